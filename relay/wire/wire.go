@@ -1,0 +1,122 @@
+// Package wire is what a relay and the two sides it joins agree on: paths,
+// query parameters, headers, subprotocols, codes and their numbers.
+//
+// Nothing here does anything. A change here is a change of the protocol: bump
+// Version, add golden bytes, and keep the previous agent working, because
+// devices are upgraded last.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Version is the version of the signal and of the HTTP interface.
+const Version = 1
+
+// Paths of the public listener. The first two are those of websocketbridge.
+const (
+	PathConnect = "/bridge/connect" // requester: GET, WebSocket
+	PathAccept  = "/bridge/accept"  // device: GET, WebSocket
+	PathReject  = "/bridge/reject"  // device: POST {"code","message"}
+)
+
+// Paths of the admin listener.
+const (
+	PathHealthz = "/healthz" // the process serves
+	PathReadyz  = "/readyz"  // the node takes new bridges
+)
+
+// Query parameters.
+const (
+	ParamDeviceID    = "deviceId"    // connect: which device; required
+	ParamRequestData = "requestData" // connect: opaque, handed to the device as it is
+	ParamTarget      = "target"      // connect: a target name, checked by the device
+	ParamUpgrade     = "upgrade"     // connect: UpgradeEarly, or absent
+	ParamBridgeToken = "bridgeToken" // accept, reject: the sealed token; a secret
+)
+
+// UpgradeEarly asks for the 101 before the device has dialled back. A browser
+// cannot read the status of a failed handshake, but it can read a close code.
+const UpgradeEarly = "early"
+
+// Headers.
+const (
+	HeaderAPIKey   = "X-Api-Key" // as in websocketbridge; Authorization: Bearer works as well
+	HeaderBridgeID = "Bridge-Id" // in every answer that belongs to a bridge
+)
+
+// SessionV1 is the subprotocol of the first session version: many streams on
+// one bridge. A requester offers every version it speaks, best first; the
+// device picks one; the relay only carries the words.
+const SessionV1 = "bridge.session.v1"
+
+// Limits that both ends can rely on.
+const (
+	MaxDeviceID     = 128      // bytes; IoT Hub identity registry
+	MaxTarget       = 128      // bytes
+	MaxRequestData  = 2 << 10  // bytes, before JSON escaping
+	MaxSubprotocols = 8        // offered by one requester
+	MaxReject       = 4 << 10  // bytes of a reject body
+	MaxProblem      = 16 << 10 // bytes of a problem body worth reading
+	MaxReason       = 123      // bytes of a close reason (RFC 6455 section 5.5: 125 less the code)
+)
+
+var (
+	errEmpty   = errors.New("is empty")
+	errUTF8    = errors.New("is not valid UTF-8")
+	errControl = errors.New("has a control character")
+)
+
+// CheckDeviceID says why id cannot name a device, or nil. The alphabet is
+// IoT Hub's: ASCII letters, digits and - . + % _ # * ? ! ( ) , : = @ $ '
+func CheckDeviceID(id string) error {
+	if id == "" {
+		return errEmpty
+	}
+	if len(id) > MaxDeviceID {
+		return fmt.Errorf("has %d bytes; IoT Hub allows %d", len(id), MaxDeviceID)
+	}
+	for i := range len(id) {
+		c := id[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("-.+%_#*?!(),:=@$'", c) >= 0:
+		default:
+			return fmt.Errorf("has %q, which IoT Hub does not allow in a device ID", c)
+		}
+	}
+	return nil
+}
+
+// CheckTarget says why name cannot be a target name, or nil. A target is a
+// name the device's owner chose, or host:port where the owner allowed that.
+func CheckTarget(name string) error {
+	switch {
+	case name == "":
+		return errEmpty
+	case len(name) > MaxTarget:
+		return fmt.Errorf("has %d bytes; %d are allowed", len(name), MaxTarget)
+	case !utf8.ValidString(name):
+		return errUTF8
+	}
+	for _, r := range name {
+		if r <= ' ' || r == 0x7f {
+			return fmt.Errorf("%w or a space", errControl)
+		}
+	}
+	return nil
+}
+
+// CheckRequestData says why data cannot be carried, or nil.
+func CheckRequestData(data string) error {
+	if len(data) > MaxRequestData {
+		return fmt.Errorf("has %d bytes; %d are allowed", len(data), MaxRequestData)
+	}
+	if !utf8.ValidString(data) {
+		return errUTF8
+	}
+	return nil
+}

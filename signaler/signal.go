@@ -1,0 +1,206 @@
+package signaler
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"time"
+	"unicode/utf8"
+)
+
+// Version is the version of the signal this package writes and the newest it
+// reads.
+const Version = 1
+
+// MaxSize is the most bytes of an encoded signal. IoT Hub meters direct methods
+// and messages in steps of 4 KB.
+const MaxSize = 4 << 10
+
+// A Signaler hands signals to a hub. Implementations are safe for concurrent
+// use. Signal returns when the hub, or the device where it answers, has taken
+// the signal or not, and at the latest when ctx ends, with an error that wraps
+// context.Cause(ctx). Other errors wrap one of this package's sentinels.
+type Signaler interface {
+	Signal(ctx context.Context, s *Signal) error
+}
+
+// A Signal asks a device to dial the accept URL. The field comments of doc.go
+// give the meanings.
+type Signal struct {
+	AcceptURL    string
+	RequestData  string
+	Version      int // 0: a websocketbridge signal, of AcceptURL and RequestData only
+	BridgeID     string
+	DeviceID     string
+	Target       string
+	Principal    string
+	ExpiresAt    time.Time // zero: no expiry
+	RejectURL    string    // empty: the device cannot refuse
+	Subprotocols []string
+	Sig          string
+}
+
+// form is the JSON form; its order is the order on the wire.
+type form struct {
+	AcceptURL    string   `json:"acceptUrl"`
+	RequestData  string   `json:"requestData,omitempty"`
+	Version      int      `json:"v,omitempty"`
+	BridgeID     string   `json:"bridgeId,omitempty"`
+	DeviceID     string   `json:"deviceId,omitempty"`
+	Target       string   `json:"target,omitempty"`
+	Principal    string   `json:"principal,omitempty"`
+	ExpiresAt    string   `json:"expiresAt,omitempty"`
+	RejectURL    string   `json:"rejectUrl,omitempty"`
+	Subprotocols []string `json:"subprotocols,omitempty"`
+	Sig          string   `json:"sig,omitempty"`
+}
+
+// Encode returns the JSON form, or why s cannot be sent.
+func (s *Signal) Encode() ([]byte, error) {
+	f := form{
+		AcceptURL: s.AcceptURL, RequestData: s.RequestData, Version: s.Version, BridgeID: s.BridgeID,
+		DeviceID: s.DeviceID, Target: s.Target, Principal: s.Principal, RejectURL: s.RejectURL,
+		Subprotocols: s.Subprotocols, Sig: s.Sig,
+	}
+	if !s.ExpiresAt.IsZero() {
+		f.ExpiresAt = s.ExpiresAt.UTC().Truncate(time.Second).Format(time.RFC3339)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // every byte counts against MaxSize
+	if err := enc.Encode(f); err != nil {
+		return nil, fmt.Errorf("encode signal: %w", err)
+	}
+	out := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if len(out) > MaxSize {
+		return nil, fmt.Errorf("signal has %d bytes; %d are allowed", len(out), MaxSize)
+	}
+	if _, err := Parse(out); err != nil {
+		return nil, fmt.Errorf("encode signal: %w", err)
+	}
+	return out, nil
+}
+
+// Parse reads a signal. Errors never quote a value: any of them may be a secret.
+func Parse(b []byte) (*Signal, error) {
+	members, err := object(b)
+	if err != nil {
+		return nil, fmt.Errorf("signal: %w", err)
+	}
+	var (
+		s   Signal
+		exp string
+	)
+	for _, m := range []struct {
+		name string
+		to   any
+	}{
+		{"acceptUrl", &s.AcceptURL}, {"requestData", &s.RequestData}, {"v", &s.Version},
+		{"bridgeId", &s.BridgeID}, {"deviceId", &s.DeviceID}, {"target", &s.Target},
+		{"principal", &s.Principal}, {"expiresAt", &exp}, {"rejectUrl", &s.RejectURL},
+		{"subprotocols", &s.Subprotocols}, {"sig", &s.Sig},
+	} {
+		raw, ok := members[m.name]
+		if !ok || string(raw) == "null" { // websocketbridge sends requestData: null
+			continue
+		}
+		if err := json.Unmarshal(raw, m.to); err != nil {
+			return nil, fmt.Errorf("signal: %s has the wrong type", m.name)
+		}
+	}
+	switch {
+	case s.AcceptURL == "":
+		return nil, errors.New("signal: acceptUrl is missing")
+	case s.Version < 0:
+		return nil, errors.New("signal: v is negative")
+	case s.Version > Version:
+		return nil, fmt.Errorf("signal: v is %d; this agent knows %d: upgrade it", s.Version, Version)
+	}
+	if err := checkURL(s.AcceptURL, "ws", "wss"); err != nil {
+		return nil, fmt.Errorf("signal: acceptUrl %w", err)
+	}
+	if s.RejectURL != "" {
+		if err := checkURL(s.RejectURL, "http", "https"); err != nil {
+			return nil, fmt.Errorf("signal: rejectUrl %w", err)
+		}
+	}
+	if exp != "" {
+		if s.ExpiresAt, err = time.Parse(time.RFC3339, exp); err != nil {
+			return nil, errors.New("signal: expiresAt is not RFC 3339")
+		}
+		s.ExpiresAt = s.ExpiresAt.UTC()
+	}
+	return &s, nil
+}
+
+// object splits one JSON object into its members. encoding/json alone would
+// take the last of two equal names and match names in any case.
+func object(b []byte) (map[string]json.RawMessage, error) {
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("has %d bytes; %d are allowed", len(b), MaxSize)
+	}
+	if !utf8.Valid(b) {
+		return nil, errors.New("is not valid UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("is not a JSON object")
+	}
+	members := make(map[string]json.RawMessage)
+	for dec.More() {
+		t, err := dec.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return nil, errors.New("is not a JSON object")
+		}
+		if _, ok := members[name]; ok {
+			return nil, errors.New("has a member twice")
+		}
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return nil, errors.New("is not JSON")
+		}
+		members[name] = raw
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, errors.New("is not a JSON object")
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("has bytes after the object")
+	}
+	return members, nil
+}
+
+func checkURL(s string, schemes ...string) error {
+	u, err := url.Parse(s)
+	if err != nil {
+		return errors.New("is not a URL") // err quotes the URL
+	}
+	if u.Scheme != schemes[0] && u.Scheme != schemes[1] {
+		return fmt.Errorf("is neither %s:// nor %s://", schemes[0], schemes[1])
+	}
+	if u.Host == "" || u.User != nil || u.Fragment != "" {
+		return errors.New("needs a host, and neither user nor fragment")
+	}
+	return nil
+}
+
+// String names the signal without its secrets and without its payload.
+func (s *Signal) String() string {
+	host := "?"
+	if u, err := url.Parse(s.AcceptURL); err == nil {
+		host = u.Host
+	}
+	return fmt.Sprintf("signal{bridge %s device %s target %q relay %s}", s.BridgeID, s.DeviceID, s.Target, host)
+}
+
+// GoString keeps %#v from printing the accept URL.
+func (s *Signal) GoString() string { return s.String() }
+
+// LogValue keeps slog from printing the accept URL.
+func (s *Signal) LogValue() slog.Value { return slog.StringValue(s.String()) }
