@@ -1,0 +1,41 @@
+// Package pump moves bytes both ways between two WebSockets.
+//
+// Both ends are clients of the relay: what comes in is masked, what goes out is
+// not (RFC 6455 section 5.1).
+//
+// # What is kept
+//
+// Messages keep their type and their end. Frames are not messages: a frame that
+// has arrived whole is passed on as one frame; of a longer one, each part is
+// passed on as soon as it is here, as a fragment, so a message of any length
+// (or without an end) costs one buffer, and a ping can be answered in its middle.
+// Empty messages are passed on. Control frames belong to one leg: a ping is
+// answered by the relay, which sends its own.
+//
+// # How
+//
+// One read fills a buffer. The frames in it are unmasked and given their new
+// header in place: a header without its mask is four bytes shorter, so what goes
+// out always fits in front of what has not been looked at yet. One write sends
+// all of it. A reader that does not read slows the other end down because nobody
+// reads for it.
+//
+// # Liveness
+//
+// Each leg gets a ping every Config.Ping. A leg is dead when the pump has wanted
+// to read from it for Config.Dead and got no byte. While the pump is busy
+// writing to one leg it does not want to read from the other, so a slow reader
+// never makes the other side look dead. A peer that stops reading for longer
+// than that must still send something now and then: an unsolicited pong will do,
+// and package ws sends them.
+//
+// # The end
+//
+// A close frame is passed on with its code and reason. The other direction lives
+// until its own close frame has been passed on, at most CloseTimeout. When one
+// side breaks the protocol, vanishes or dies, or a cap is reached, or the
+// context ends, both sides get a close frame with a code of package wire, and
+// CloseTimeout to answer it; what they still send is read and thrown away, because
+// closing over unread bytes would reset the connection and could destroy the
+// close frame.
+package pump

@@ -1,0 +1,71 @@
+package pump
+
+import (
+	"fmt"
+	"time"
+
+	"websocketbridge/relay/wire"
+	"websocketbridge/relay/ws"
+)
+
+// keep runs on a timer: it pings, and ends the pump when a leg is dead or a cap
+// is reached. An idle bridge has no goroutine for this.
+func (p *pump) keep() {
+	now := time.Since(p.start)
+	if res, over := p.overdue(now); over {
+		p.end(res)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	if p.cfg.Ping > 0 && now-p.pinged >= p.cfg.Ping {
+		p.pinged = now
+		for _, leg := range p.legs {
+			leg.post(ws.OpPing, nil)
+		}
+	}
+	p.schedule(now)
+}
+
+func (p *pump) overdue(now time.Duration) (Result, bool) {
+	for _, leg := range p.legs {
+		if since, reading := leg.waiting(); p.cfg.Dead > 0 && reading && now-since >= p.cfg.Dead {
+			return Result{Reason: wire.PeerDead, By: leg.side, Text: fmt.Sprintf("no frame for %v", p.cfg.Dead)}, true
+		}
+	}
+	if p.cfg.Idle > 0 && now-time.Duration(p.lastData.Load()) >= p.cfg.Idle {
+		return Result{Reason: wire.IdleTimeout, By: Relay, Text: fmt.Sprintf("no data for %v", p.cfg.Idle)}, true
+	}
+	if p.cfg.MaxDuration > 0 && now >= p.cfg.MaxDuration {
+		return Result{Reason: wire.MaxDuration, By: Relay, Text: fmt.Sprintf("open for %v", p.cfg.MaxDuration)}, true
+	}
+	return Result{}, false
+}
+
+// schedule sets the timer for whatever can come due first. The caller holds mu.
+func (p *pump) schedule(now time.Duration) {
+	next := time.Hour
+	due := func(at time.Duration) { next = min(next, at-now) }
+	if p.cfg.Ping > 0 {
+		due(p.pinged + p.cfg.Ping)
+	}
+	if p.cfg.Dead > 0 {
+		for _, leg := range p.legs {
+			since, reading := leg.waiting()
+			if !reading {
+				since = now
+			}
+			due(since + p.cfg.Dead)
+		}
+	}
+	if p.cfg.Idle > 0 {
+		due(time.Duration(p.lastData.Load()) + p.cfg.Idle)
+	}
+	if p.cfg.MaxDuration > 0 {
+		due(p.cfg.MaxDuration)
+	}
+	p.timer.Reset(max(next, time.Millisecond))
+}

@@ -1,0 +1,237 @@
+package pump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"websocketbridge/relay/ws"
+)
+
+// A Leg is the relay's end of one WebSocket.
+type Leg struct {
+	conn net.Conn
+	side Side
+
+	// early is what Watch has read; the pump starts with it.
+	early []byte
+
+	start    time.Time
+	since    atomic.Int64 // when the read under way began or last got bytes, in ns since start; -1: none under way
+	gotClose atomic.Bool  // the peer's close frame has come
+
+	wmu    sync.Mutex // serializes writes to conn; a frame is never torn
+	closed bool       // our close frame is out (or being written); guarded by wmu
+
+	pmu     sync.Mutex // guards the three below; never held during I/O
+	pending []byte     // control frames waiting for wmu
+	bye     bool       // a close frame is among them, or out
+	posting bool       // a goroutine is writing them
+	posts   sync.WaitGroup
+}
+
+// NewLeg takes over a connection on which the peer's handshake has been answered.
+func NewLeg(c net.Conn) *Leg {
+	l := &Leg{conn: c, start: time.Now()}
+	l.since.Store(-1)
+	return l
+}
+
+func (l *Leg) begin(at time.Time) { l.start = at }
+
+// maxPending bounds control frames that wait while the peer does not read. One
+// more ping would tell such a peer nothing.
+const maxPending = 1 << 10
+
+func (l *Leg) read(p []byte) (int, error) {
+	l.since.Store(int64(time.Since(l.start)))
+	n, err := l.conn.Read(p)
+	l.since.Store(-1)
+	return n, err
+}
+
+// waiting says since when a read has got nothing.
+func (l *Leg) waiting() (since time.Duration, reading bool) {
+	s := l.since.Load()
+	return time.Duration(s), s >= 0
+}
+
+// write sends whole frames.
+func (l *Leg) write(b []byte) error {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	if l.closed { // nothing may follow a close frame
+		return nil
+	}
+	_, err := l.conn.Write(b)
+	return err
+}
+
+// post queues a control frame; a goroutine writes it as soon as the frame under
+// way is out. Neither a reader nor a timer may block on a write: the peer may be
+// waiting for exactly that reader. Only the first close frame counts.
+func (l *Leg) post(op byte, payload []byte) {
+	l.pmu.Lock()
+	defer l.pmu.Unlock()
+	if l.bye || op != ws.OpClose && len(l.pending) > maxPending {
+		return
+	}
+	l.bye = op == ws.OpClose
+	l.pending = ws.AppendControl(l.pending, op, payload, false, [4]byte{})
+	if !l.posting {
+		l.posting = true
+		l.posts.Go(l.writePending)
+	}
+}
+
+func (l *Leg) writePending() {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	l.pmu.Lock()
+	b := l.pending
+	l.pending, l.posting = nil, false
+	l.closed = l.closed || l.bye
+	l.pmu.Unlock()
+	l.conn.Write(b) // a failure shows in the direction that reads from here
+}
+
+// deadline gives the peer CloseTimeout for everything that is left to do.
+func (l *Leg) deadline() { l.conn.SetDeadline(time.Now().Add(CloseTimeout)) }
+
+// finish ends the connection after both directions have.
+func (l *Leg) finish() {
+	l.post(ws.OpClose, nil)
+	l.posts.Wait()
+	l.conn.Close()
+}
+
+// Close sends a close frame and ends the connection, for a leg that never came
+// to a pump. It waits at most CloseTimeout for the peer's close frame.
+func (l *Leg) Close(code int, reason string) {
+	l.deadline()
+	l.post(ws.OpClose, ws.AppendClose(nil, code, reason))
+	if !l.gotClose.Load() {
+		l.frames(func(_ []byte, _ int64, c *control) bool { return c == nil || c.op != ws.OpClose })
+	}
+	l.finish()
+}
+
+// buffers holds one for each reader under way.
+var buffers = sync.Pool{New: func() any { b := make([]byte, headroom+bufSize); return &b }}
+
+// frames reads and hands f what is to be passed on, rewritten, with the size of
+// the payload in it, and each control frame, until f says no (nil), the
+// connection fails, or the peer breaks the protocol.
+func (l *Leg) frames(f func(out []byte, payload int64, c *control) bool) error {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	buf := *b
+	var w rewriter
+	n := headroom + copy(buf[headroom:], l.early)
+	fresh := len(l.early) > 0
+	l.early = nil
+	for {
+		if !fresh {
+			m, err := l.read(buf[n:])
+			if n += m; m == 0 && err != nil {
+				return err
+			}
+		}
+		fresh = false
+		for r := headroom; ; {
+			before := w.payload
+			from, to, next, c, err := w.rewrite(buf, r, n)
+			if (to > from || c != nil) && !f(buf[from:to], w.payload-before, c) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if r = next; c == nil {
+				// What is left is less than a header or a control frame.
+				n = headroom + copy(buf[headroom:], buf[r:n])
+				break
+			}
+		}
+	}
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// ErrLeft: the peer closed its WebSocket, or its connection ended.
+var ErrLeft = errors.New("the peer left")
+
+// Watch reads ahead on a leg that has no partner yet, so that a peer that leaves
+// is noticed. It answers pings and keeps data for the pump. It returns nil when
+// ctx ends or there is no room to read further, ErrLeft when the peer left, and
+// an error of package ws when it broke the protocol.
+func (l *Leg) Watch(ctx context.Context) error {
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		l.conn.SetReadDeadline(time.Unix(1, 0))
+		close(interrupted)
+	})
+	err := l.watch()
+	if !stop() {
+		<-interrupted
+		l.conn.SetReadDeadline(time.Time{})
+		if isTimeout(err) {
+			return nil
+		}
+	}
+	return err
+}
+
+func (l *Leg) watch() error {
+	buf := make([]byte, 0, 512)
+	var at int // of the first frame not yet looked at
+	for {
+		for {
+			h, n, err := ws.ParseHeader(buf[at:])
+			if err != nil {
+				return err
+			}
+			if n == 0 || int64(len(buf)-at-n) < h.Len {
+				break
+			}
+			if !h.Masked {
+				return ws.ErrMask
+			}
+			end := at + n + int(h.Len)
+			switch h.Opcode {
+			case ws.OpClose:
+				l.gotClose.Store(true)
+				return ErrLeft
+			case ws.OpPing:
+				p := make([]byte, h.Len)
+				ws.Mask(p, buf[at+n:end], h.Key, 0)
+				l.post(ws.OpPong, p)
+				fallthrough
+			case ws.OpPong: // of this leg; the pump need not see it
+				buf = append(buf[:at], buf[end:]...)
+			default:
+				at = end
+			}
+		}
+		l.early = buf
+		if len(buf) == bufSize {
+			return nil // the peer has to wait; its leaving will show later
+		}
+		if len(buf) == cap(buf) {
+			buf = append(make([]byte, 0, min(4*cap(buf), bufSize)), buf...)
+		}
+		m, err := l.conn.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+m]
+		if m == 0 && err != nil {
+			if isTimeout(err) {
+				return err
+			}
+			return fmt.Errorf("%w: %w", ErrLeft, err)
+		}
+	}
+}

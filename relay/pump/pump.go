@@ -1,0 +1,239 @@
+package pump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"websocketbridge/relay/wire"
+	"websocketbridge/relay/ws"
+)
+
+// Config is how long a pump may live, and how it keeps its legs alive. Zero
+// means the default for Ping and Dead, and no cap for the rest.
+type Config struct {
+	Ping        time.Duration // between pings on each leg; 0: 15 s; < 0: never
+	Dead        time.Duration // without a byte while one was wanted; 0: 35 s; < 0: never
+	Idle        time.Duration // without payload in either direction; 0: no cap
+	MaxDuration time.Duration // of the pump; 0: no cap
+	MaxBytes    int64         // of payload, both directions together; 0: no cap
+}
+
+// CloseTimeout is how long a side has to answer a close frame.
+const CloseTimeout = 5 * time.Second
+
+// Result is how a pump ended.
+type Result struct {
+	Reason    wire.Code
+	By        Side   // who caused it; Relay for caps and the context
+	CloseCode int    // of the close frame that a side sent, when Reason is Done
+	Text      string // the words of that close frame, or of the fault
+	// Payload bytes passed on.
+	ToDevice, ToRequester int64
+	Duration              time.Duration
+}
+
+// A Side is one of the two ends, or the relay between them.
+type Side string
+
+// The sides.
+const (
+	Requester Side = "requester"
+	Device    Side = "device"
+	Relay     Side = "relay"
+)
+
+// A Stop is the context's cause when it carries the close code and words for
+// both sides: draining, a kill.
+type Stop struct {
+	Code wire.Code
+	Text string
+}
+
+func (s *Stop) Error() string { return string(s.Code) + ": " + s.Text }
+
+type pump struct {
+	cfg      Config
+	start    time.Time
+	lastData atomic.Int64 // ns since start
+	total    atomic.Int64 // payload bytes, when they are capped
+	legs     [2]*Leg      // requester, device
+
+	mu     sync.Mutex // guards the four below; never held during I/O
+	ended  bool
+	result Result
+	timer  *time.Timer
+	pinged time.Duration // since start
+	over   atomic.Bool   // as ended, for the hot loop: read and throw away
+}
+
+// Run joins two legs until both directions have ended, and closes both. It owns
+// them from the call on. When ctx ends, both sides get the close code of a *Stop
+// cause, or of wire.Internal.
+func Run(ctx context.Context, requester, device *Leg, cfg Config) Result {
+	if cfg.Ping == 0 {
+		cfg.Ping = ws.DefaultPing
+	}
+	if cfg.Dead == 0 {
+		cfg.Dead = ws.DefaultDead
+	}
+	p := &pump{cfg: cfg, start: time.Now(), legs: [2]*Leg{requester, device}}
+	requester.side, device.side = Requester, Device
+	requester.begin(p.start)
+	device.begin(p.start)
+	p.mu.Lock()
+	p.timer = time.AfterFunc(time.Hour, p.keep)
+	p.schedule(0)
+	p.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { p.stop(context.Cause(ctx)) })
+
+	var toDevice, toRequester int64
+	var wg sync.WaitGroup
+	wg.Go(func() { toRequester = p.direction(device, requester) })
+	toDevice = p.direction(requester, device)
+	wg.Wait()
+	stop()
+	p.mu.Lock()
+	p.ended = true
+	p.timer.Stop()
+	p.mu.Unlock()
+	requester.finish()
+	device.finish()
+	p.result.ToDevice, p.result.ToRequester = toDevice, toRequester
+	p.result.Duration = time.Since(p.start)
+	return p.result
+}
+
+// direction passes frames on from src to dst until src's close frame has been
+// passed on, or the pump is over and src has nothing more to say. It returns the
+// payload passed on.
+func (p *pump) direction(src, dst *Leg) (passed int64) {
+	err := src.frames(func(out []byte, payload int64, c *control) bool {
+		if len(out) > 0 && !p.over.Load() {
+			passed += payload
+			p.count(payload)
+			if err := dst.write(out); err != nil {
+				p.lost(dst, err)
+			}
+		}
+		if c != nil && c.op == ws.OpPing {
+			src.post(ws.OpPong, c.payload)
+		}
+		if c != nil && c.op == ws.OpClose {
+			p.closed(src, dst, c.payload)
+			return false
+		}
+		return true
+	})
+	switch {
+	case err == nil:
+	case ws.IsProtocolError(err):
+		p.broken(src, err)
+	default:
+		p.lost(src, err)
+	}
+	return passed
+}
+
+// count notes payload that is about to be passed on.
+func (p *pump) count(n int64) {
+	if n == 0 {
+		return
+	}
+	if p.cfg.Idle > 0 {
+		p.lastData.Store(int64(time.Since(p.start)))
+	}
+	if p.cfg.MaxBytes > 0 && p.total.Add(n) > p.cfg.MaxBytes {
+		p.end(Result{Reason: wire.MaxBytes, By: Relay, Text: fmt.Sprintf("%d bytes", p.cfg.MaxBytes)})
+	}
+}
+
+// closed passes src's close frame on.
+func (p *pump) closed(src, dst *Leg, payload []byte) {
+	code, reason, err := ws.ParseClose(payload)
+	if err != nil {
+		p.broken(src, err)
+		return
+	}
+	src.gotClose.Store(true)
+	p.mu.Lock()
+	first := !p.ended
+	if first {
+		p.ended = true
+		p.result = Result{Reason: wire.Done, By: src.side, CloseCode: code, Text: reason}
+	}
+	p.mu.Unlock()
+	if first {
+		// dst's direction goes on until its answer, which closes src in turn.
+		src.deadline()
+		dst.deadline()
+	}
+	dst.post(ws.OpClose, payload)
+}
+
+// broken ends the pump because src broke RFC 6455.
+func (p *pump) broken(src *Leg, err error) {
+	p.end(Result{Reason: wire.ProtocolErr, By: src.side, Text: err.Error()})
+}
+
+// lost ends the pump because a leg's connection failed.
+func (p *pump) lost(leg *Leg, err error) {
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the connection ended without a close frame")
+	}
+	p.end(Result{Reason: wire.PeerLost, By: leg.side, Text: err.Error()})
+}
+
+func (p *pump) stop(cause error) {
+	res := Result{Reason: wire.Internal, By: Relay, Text: "the node stops"}
+	if s := (*Stop)(nil); errors.As(cause, &s) {
+		res.Reason, res.Text = s.Code, s.Text
+	}
+	p.end(res)
+}
+
+// end decides how the pump ended, unless that is decided, and says goodbye to
+// both sides. It does not block.
+func (p *pump) end(res Result) {
+	p.mu.Lock()
+	first := !p.ended
+	if first {
+		p.ended = true
+		p.result = res
+	}
+	p.over.Store(true)
+	res = p.result
+	p.mu.Unlock()
+	if !first && res.Reason != wire.Done {
+		return
+	}
+	for _, leg := range p.legs {
+		leg.deadline()
+		if res.Reason == wire.Done { // one side has not answered the other's close frame: answer for it
+			leg.post(ws.OpClose, ws.AppendClose(nil, res.CloseCode, ""))
+			continue
+		}
+		leg.post(ws.OpClose, ws.AppendClose(nil, res.Reason.Row().Close, goodbye(res, leg.side)))
+	}
+}
+
+// goodbye is the text of a close frame that the relay itself sends. Errors of
+// one side's connection are not for the other: addresses are in them.
+func goodbye(res Result, to Side) string {
+	r := wire.Reason{Code: res.Reason, Text: res.Text}
+	switch res.Reason {
+	case wire.PeerLost:
+		r.Text = fmt.Sprintf("the %s's connection ended without a close frame", res.By)
+	case wire.PeerDead:
+		r.Text = fmt.Sprintf("the %s went silent", res.By)
+	case wire.ProtocolErr:
+		if to != res.By {
+			r.Text = fmt.Sprintf("the %s broke the WebSocket protocol", res.By)
+		}
+	}
+	return r.String()
+}
