@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
+	"reflect"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -21,10 +22,15 @@ const Version = 1
 // and messages in steps of 4 KB.
 const MaxSize = 4 << 10
 
+// expiryForm is RFC 3339 in UTC with whole seconds: one text per time, since sig
+// covers it.
+const expiryForm = "2006-01-02T15:04:05Z"
+
 // A Signaler hands signals to a hub. Implementations are safe for concurrent
 // use. Signal returns when the hub, or the device where it answers, has taken
 // the signal or not, and at the latest when ctx ends, with an error that wraps
-// context.Cause(ctx). Other errors wrap one of this package's sentinels.
+// context.Cause(ctx). Other errors wrap one of this package's sentinels, or are
+// Encode's. No error quotes the signal's URLs or request data.
 type Signaler interface {
 	Signal(ctx context.Context, s *Signal) error
 }
@@ -68,7 +74,13 @@ func (s *Signal) Encode() ([]byte, error) {
 		Subprotocols: s.Subprotocols, Sig: s.Sig,
 	}
 	if !s.ExpiresAt.IsZero() {
-		f.ExpiresAt = s.ExpiresAt.UTC().Truncate(time.Second).Format(time.RFC3339)
+		f.ExpiresAt = s.ExpiresAt.UTC().Truncate(time.Second).Format(expiryForm)
+	}
+	for _, v := range append([]string{f.AcceptURL, f.RequestData, f.BridgeID, f.DeviceID, f.Target, f.Principal,
+		f.RejectURL, f.Sig}, f.Subprotocols...) {
+		if !utf8.ValidString(v) { // encoding/json would send U+FFFD instead
+			return nil, errors.New("encode signal: a value is not valid UTF-8")
+		}
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -93,8 +105,9 @@ func Parse(b []byte) (*Signal, error) {
 		return nil, fmt.Errorf("signal: %w", err)
 	}
 	var (
-		s   Signal
-		exp string
+		s         Signal
+		exp       *string
+		protocols []*string // pointers: encoding/json would take null for ""
 	)
 	for _, m := range []struct {
 		name string
@@ -103,15 +116,27 @@ func Parse(b []byte) (*Signal, error) {
 		{"acceptUrl", &s.AcceptURL}, {"requestData", &s.RequestData}, {"v", &s.Version},
 		{"bridgeId", &s.BridgeID}, {"deviceId", &s.DeviceID}, {"target", &s.Target},
 		{"principal", &s.Principal}, {"expiresAt", &exp}, {"rejectUrl", &s.RejectURL},
-		{"subprotocols", &s.Subprotocols}, {"sig", &s.Sig},
+		{"subprotocols", &protocols}, {"sig", &s.Sig},
 	} {
 		raw, ok := members[m.name]
+		delete(members, m.name)
 		if !ok || string(raw) == "null" { // websocketbridge sends requestData: null
 			continue
 		}
 		if err := json.Unmarshal(raw, m.to); err != nil {
 			return nil, fmt.Errorf("signal: %s has the wrong type", m.name)
 		}
+	}
+	for name := range members { // what is left is for newer agents, or a trap
+		if known(name) {
+			return nil, errors.New("signal: has a member in the wrong case")
+		}
+	}
+	for _, p := range protocols {
+		if p == nil || *p == "" {
+			return nil, errors.New("signal: subprotocols has an empty one")
+		}
+		s.Subprotocols = append(s.Subprotocols, *p)
 	}
 	switch {
 	case s.AcceptURL == "":
@@ -129,13 +154,27 @@ func Parse(b []byte) (*Signal, error) {
 			return nil, fmt.Errorf("signal: rejectUrl %w", err)
 		}
 	}
-	if exp != "" {
-		if s.ExpiresAt, err = time.Parse(time.RFC3339, exp); err != nil {
-			return nil, errors.New("signal: expiresAt is not RFC 3339")
+	if exp != nil {
+		s.ExpiresAt, err = time.Parse(expiryForm, *exp)
+		// The zero time would mean no expiry; Parse takes fractions too.
+		if err != nil || s.ExpiresAt.IsZero() || s.ExpiresAt.Format(expiryForm) != *exp {
+			return nil, errors.New("signal: expiresAt is not like 2006-01-02T15:04:05Z")
 		}
-		s.ExpiresAt = s.ExpiresAt.UTC()
 	}
 	return &s, nil
+}
+
+// known reports whether name is a member of ours in whatever case. A reader that
+// folds case, as encoding/json does, would read another signal than we do.
+func known(name string) bool {
+	t := reflect.TypeFor[form]()
+	for i := range t.NumField() {
+		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if strings.EqualFold(name, tag) {
+			return true
+		}
+	}
+	return false
 }
 
 // object splits one JSON object into its members. encoding/json alone would
@@ -184,23 +223,8 @@ func checkURL(s string, schemes ...string) error {
 	if u.Scheme != schemes[0] && u.Scheme != schemes[1] {
 		return fmt.Errorf("is neither %s:// nor %s://", schemes[0], schemes[1])
 	}
-	if u.Host == "" || u.User != nil || u.Fragment != "" {
+	if u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return errors.New("needs a host, and neither user nor fragment")
 	}
 	return nil
 }
-
-// String names the signal without its secrets and without its payload.
-func (s *Signal) String() string {
-	host := "?"
-	if u, err := url.Parse(s.AcceptURL); err == nil {
-		host = u.Host
-	}
-	return fmt.Sprintf("signal{bridge %s device %s target %q relay %s}", s.BridgeID, s.DeviceID, s.Target, host)
-}
-
-// GoString keeps %#v from printing the accept URL.
-func (s *Signal) GoString() string { return s.String() }
-
-// LogValue keeps slog from printing the accept URL.
-func (s *Signal) LogValue() slog.Value { return slog.StringValue(s.String()) }

@@ -33,7 +33,7 @@ const (
 const (
 	ParamDeviceID    = "deviceId"    // connect: which device; required
 	ParamRequestData = "requestData" // connect: opaque, handed to the device as it is
-	ParamTarget      = "target"      // connect: a target name, checked by the device
+	ParamTarget      = "target"      // connect: target names, separated by commas; the device serves no other on this bridge
 	ParamUpgrade     = "upgrade"     // connect: UpgradeEarly, or absent
 	ParamBridgeToken = "bridgeToken" // accept, reject: the sealed token; a secret
 )
@@ -56,7 +56,8 @@ const SessionV1 = "bridge.session.v1"
 // Limits that both ends can rely on.
 const (
 	MaxDeviceID     = 128      // bytes; IoT Hub identity registry
-	MaxTarget       = 128      // bytes
+	MaxTarget       = 128      // bytes of one target name
+	MaxTargets      = 16       // target names in one request
 	MaxRequestData  = 2 << 10  // bytes, before JSON escaping
 	MaxSubprotocols = 8        // offered by one requester
 	MaxReject       = 4 << 10  // bytes of a reject body
@@ -65,9 +66,8 @@ const (
 )
 
 var (
-	errEmpty   = errors.New("is empty")
-	errUTF8    = errors.New("is not valid UTF-8")
-	errControl = errors.New("has a control character")
+	errEmpty = errors.New("is empty")
+	errUTF8  = errors.New("is not valid UTF-8")
 )
 
 // CheckDeviceID says why id cannot name a device, or nil. The alphabet is
@@ -103,12 +103,34 @@ func CheckTarget(name string) error {
 		return errUTF8
 	}
 	for _, r := range name {
-		if r <= ' ' || r == 0x7f {
-			return fmt.Errorf("%w or a space", errControl)
+		if r <= ' ' || r == 0x7f || r == ',' {
+			return fmt.Errorf("has a space, a comma or a control character")
 		}
 	}
 	return nil
 }
+
+// SplitTargets reads the target parameter: none, or names separated by commas.
+// A raw bridge can use only one; a session opens its streams to any of them.
+// With none, the device's own list is the only limit.
+func SplitTargets(s string) ([]string, error) {
+	if s == "" {
+		return nil, nil
+	}
+	names := strings.Split(s, ",")
+	if len(names) > MaxTargets {
+		return nil, fmt.Errorf("names %d targets; %d are allowed", len(names), MaxTargets)
+	}
+	for _, name := range names {
+		if err := CheckTarget(name); err != nil {
+			return nil, fmt.Errorf("%q %w", name, err)
+		}
+	}
+	return names, nil
+}
+
+// JoinTargets is the inverse of SplitTargets.
+func JoinTargets(names []string) string { return strings.Join(names, ",") }
 
 // CheckRequestData says why data cannot be carried, or nil.
 func CheckRequestData(data string) error {

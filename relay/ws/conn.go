@@ -1,12 +1,14 @@
 package ws
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,29 +50,33 @@ func (e *CloseError) Error() string {
 type Conn struct {
 	conn        net.Conn
 	cfg         Config
+	start       time.Time // times below are since then: a clock that is set must not kill
 	subprotocol string
 	header      http.Header
-	err         atomic.Pointer[error] // why it ended; the first wins
+	err         atomic.Pointer[error] // why it ended, other than by a failed write; the first wins
 
-	wmu       sync.Mutex // guards writes to conn, keys and closeSent
-	keys      [512]byte  // random mask keys, used up from the end
-	keysLeft  int
-	closeSent bool
+	wmu      sync.Mutex // guards writes to conn, and the three below
+	keys     [512]byte  // random mask keys, used up from the end
+	keysLeft int
+	werr     error // a close frame is out or a frame is torn: nothing may follow
 
-	pmu     sync.Mutex // guards the three below; never held during I/O
+	pmu     sync.Mutex // guards the five below; never held during I/O
 	pending []byte     // control frames that the reader or a timer wants written
 	posting bool       // a goroutine is writing them
 	ended   bool       // no more control frames
+	keeper  *time.Timer
+	pinged  time.Duration
 	posts   sync.WaitGroup
 
-	// The reader's own.
-	in         []byte // read, not yet handed out; a part of buf
-	buf        []byte
-	left       int64         // of the current data frame
-	inMessage  bool          // the last data frame had no FIN
-	since      atomic.Int64  // when the current Read began or last got bytes, in ns of epoch; 0: not reading
-	closeFrame chan struct{} // closed when the other end's close frame came
-	keeper     *time.Timer
+	rmu       sync.Mutex   // guards reads from conn, and all below but since
+	since     atomic.Int64 // when the Read under way began or last got bytes, in ns; -1: none is
+	in        []byte       // read, not yet handed out; a part of buf, or what NewClient was given
+	buf       []byte
+	left      int64 // of the current data frame
+	inMessage bool  // the last data frame had no FIN
+	rerr      error // nothing can be read any more
+
+	closing sync.Once
 }
 
 // readSize is the buffer for headers and small frames; larger payloads are read
@@ -85,10 +91,11 @@ func NewClient(c net.Conn, head []byte, cfg Config) *Conn {
 	if cfg.Dead == 0 {
 		cfg.Dead = DefaultDead
 	}
-	conn := &Conn{conn: c, cfg: cfg, in: head, closeFrame: make(chan struct{})}
-	if d := conn.tick(); d > 0 {
+	conn := &Conn{conn: c, cfg: cfg, in: head, start: time.Now()}
+	conn.since.Store(-1)
+	if cfg.Ping > 0 || cfg.Dead > 0 {
 		conn.pmu.Lock()
-		conn.keeper = time.AfterFunc(d, conn.keep)
+		conn.keeper = time.AfterFunc(conn.due(0), conn.keep)
 		conn.pmu.Unlock()
 	}
 	return conn
@@ -103,37 +110,62 @@ func (c *Conn) Header() http.Header { return c.header }
 // Read reads the payload of data frames. It returns io.EOF after a close frame
 // with code 1000 or none, and a *CloseError after any other.
 func (c *Conn) Read(p []byte) (int, error) {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	if err := c.err.Load(); err != nil {
+		return 0, *err
+	}
 	if len(p) == 0 {
 		return 0, nil
 	}
-	c.since.Store(time.Now().UnixNano())
-	defer c.since.Store(0)
-	for c.left == 0 {
-		if err := c.nextFrame(); err != nil {
-			return 0, c.fail(err)
+	c.since.Store(int64(time.Since(c.start)))
+	n, err := c.read(p)
+	c.since.Store(-1)
+	if err == nil || isTimeout(err) && c.err.Load() == nil {
+		return n, err
+	}
+	return 0, c.end(err)
+}
+
+// read is Read for whoever holds rmu.
+func (c *Conn) read(p []byte) (n int, err error) {
+	if c.rerr != nil {
+		return 0, c.rerr
+	}
+	for c.left == 0 && err == nil {
+		err = c.nextFrame()
+	}
+	if err == nil {
+		n, err = c.payload(p[:min(int64(len(p)), c.left)])
+		c.left -= int64(n)
+	}
+	if err != nil && !isTimeout(err) {
+		c.rerr = err
+		if IsProtocolError(err) {
+			c.post(OpClose, AppendClose(nil, 1002, "protocol"))
 		}
 	}
-	p = p[:min(int64(len(p)), c.left)]
-	n := copy(p, c.in)
-	if n > 0 {
-		c.in = c.in[n:]
-	} else {
-		var err error
-		if len(p) >= readSize {
-			n, err = c.readConn(p)
-		} else if err = c.fill(1); err == nil {
-			n = copy(p, c.in)
-			c.in = c.in[n:]
+	return n, err
+}
+
+// payload reads a part of the current frame's. It returns bytes or an error, not both.
+func (c *Conn) payload(p []byte) (n int, err error) {
+	if len(c.in) == 0 && len(p) >= readSize {
+		if n, err = c.readConn(p); n > 0 {
+			return n, nil // the error, if it stays, is the next read's
 		}
-		if err != nil && n == 0 {
-			return 0, c.fail(noEOF(err))
-		}
+		return 0, noEOF(err)
 	}
-	c.left -= int64(n)
+	if err := c.fill(1); err != nil {
+		return 0, noEOF(err)
+	}
+	n = copy(p, c.in)
+	c.in = c.in[n:]
 	return n, nil
 }
 
-// nextFrame reads frames until a data frame with a payload starts.
+// nextFrame reads a frame's header, and all of a control frame. When it times
+// out, nothing is consumed.
 func (c *Conn) nextFrame() error {
 	var (
 		h   Header
@@ -154,15 +186,16 @@ func (c *Conn) nextFrame() error {
 	if h.Masked {
 		return ErrMask
 	}
-	c.in = c.in[n:]
 	if h.Control() {
-		if err := c.fill(int(h.Len)); err != nil {
+		n += int(h.Len)
+		if err := c.fill(n); err != nil {
 			return noEOF(err)
 		}
-		payload := c.in[:h.Len]
-		c.in = c.in[h.Len:]
+		payload := c.in[n-int(h.Len) : n]
+		c.in = c.in[n:]
 		return c.control(h.Opcode, payload)
 	}
+	c.in = c.in[n:]
 	if (h.Opcode == OpContinuation) != c.inMessage {
 		return ErrContinuation
 	}
@@ -180,7 +213,6 @@ func (c *Conn) control(op byte, payload []byte) error {
 		if err != nil {
 			return err
 		}
-		close(c.closeFrame)
 		c.post(OpClose, payload[:min(2, len(payload))])
 		if code == 1000 || code == 1005 {
 			return io.EOF
@@ -214,19 +246,12 @@ func (c *Conn) fill(n int) error {
 func (c *Conn) readConn(p []byte) (int, error) {
 	n, err := c.conn.Read(p)
 	if n > 0 {
-		c.since.Store(time.Now().UnixNano())
+		c.since.Store(int64(time.Since(c.start)))
 	}
 	return n, err
 }
 
-// fail keeps the first reason and tells the other end when it broke the protocol.
-func (c *Conn) fail(err error) error {
-	if IsProtocolError(err) {
-		c.post(OpClose, AppendClose(nil, 1002, "protocol"))
-	}
-	return c.end(err)
-}
-
+// end keeps the first reason and returns it.
 func (c *Conn) end(err error) error {
 	c.err.CompareAndSwap(nil, &err)
 	return *c.err.Load()
@@ -245,20 +270,25 @@ func (c *Conn) writeFrame(b []byte, op byte) error {
 	start := MaxHeader - HeaderSize(h.Len, true)
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	if c.closeSent {
-		if p := c.err.Load(); p != nil && *p != io.EOF {
-			return *p
-		}
-		return net.ErrClosed
+	if c.werr != nil {
+		return c.writeError()
 	}
 	h.Key = c.key()
 	AppendHeader(b[start:start], h)
 	Mask(payload, payload, h.Key, 0)
-	_, err := c.conn.Write(b[start:])
-	if err != nil {
-		err = c.end(err)
+	if _, err := c.conn.Write(b[start:]); err != nil {
+		c.werr = err
+		return c.writeError()
 	}
-	return err
+	return nil
+}
+
+// writeError prefers why the Conn ended to what a write saw of that.
+func (c *Conn) writeError() error {
+	if p := c.err.Load(); p != nil && *p != io.EOF { // which is no error for a writer to return
+		return *p
+	}
+	return c.werr
 }
 
 // key returns a mask key nobody can predict (RFC 6455 section 10.3). Keys are drawn
@@ -278,7 +308,8 @@ var frames = sync.Pool{New: func() any { b := make([]byte, MaxHeader+maxWrite); 
 
 const maxWrite = 32 << 10
 
-// Write sends p as binary messages of at most 32 KiB.
+// Write sends p as binary messages of at most 32 KiB. Those of concurrent writes
+// may mix.
 func (c *Conn) Write(p []byte) (int, error) { return c.WriteMessages(p, false) }
 
 // WriteMessages is Write with a choice: text messages must be valid UTF-8 each,
@@ -305,7 +336,11 @@ func (c *Conn) WriteMessages(p []byte, text bool) (n int, err error) {
 func (c *Conn) post(op byte, payload []byte) {
 	c.pmu.Lock()
 	defer c.pmu.Unlock()
-	if c.ended || len(c.pending) > 1<<10 { // the other end does not read; a ping more would tell it nothing
+	c.postLocked(op, payload)
+}
+
+func (c *Conn) postLocked(op byte, payload []byte) {
+	if c.ended || op != OpClose && len(c.pending) > 1<<10 { // the other end does not read; a pong more would tell it nothing
 		return
 	}
 	var key [4]byte
@@ -324,7 +359,7 @@ func (c *Conn) writePending() {
 	b := c.pending
 	c.pending, c.posting = nil, false
 	c.pmu.Unlock()
-	if c.closeSent {
+	if c.werr != nil {
 		return
 	}
 	for rest := b; len(rest) > 0; { // a close frame is the last thing said
@@ -334,109 +369,130 @@ func (c *Conn) writePending() {
 		}
 		rest = rest[n+int(h.Len):]
 		if h.Opcode == OpClose {
-			c.closeSent = true
+			c.werr = net.ErrClosed
 			b = b[:len(b)-len(rest)]
 			break
 		}
 	}
 	if _, err := c.conn.Write(b); err != nil {
-		c.end(err)
+		c.werr = err
 	}
 }
 
-// tick is how often the keeper looks; 0: never.
-func (c *Conn) tick() time.Duration {
-	switch {
-	case c.cfg.Ping > 0 && c.cfg.Dead > 0:
-		return min(c.cfg.Ping, c.cfg.Dead/4)
-	case c.cfg.Ping > 0:
-		return c.cfg.Ping
-	case c.cfg.Dead > 0:
-		return c.cfg.Dead / 4
+// due says when the keeper has to look again. The caller holds pmu, or is alone.
+func (c *Conn) due(now time.Duration) time.Duration {
+	next := time.Hour
+	if c.cfg.Ping > 0 {
+		next = min(next, c.pinged+c.cfg.Ping-now)
 	}
-	return 0
+	if c.cfg.Dead > 0 {
+		since := time.Duration(c.since.Load())
+		if since < 0 {
+			since = now // a Read may begin right now
+		}
+		next = min(next, since+c.cfg.Dead-now)
+	}
+	return max(next, time.Millisecond)
 }
 
 // keep runs on a timer, not in a goroutine of its own: idle ends are cheap.
 func (c *Conn) keep() {
-	if since := c.since.Load(); c.cfg.Dead > 0 && since > 0 && time.Since(time.Unix(0, since)) >= c.cfg.Dead {
+	now := time.Since(c.start)
+	if since := time.Duration(c.since.Load()); c.cfg.Dead > 0 && since >= 0 && now-since >= c.cfg.Dead {
 		c.end(ErrDead)
 		c.conn.Close()
 		return
 	}
-	if c.cfg.Ping > 0 {
-		c.post(OpPong, nil)
-	}
 	c.pmu.Lock()
 	defer c.pmu.Unlock()
-	if !c.ended {
-		c.keeper.Reset(c.tick())
+	if c.ended {
+		return
 	}
+	if c.cfg.Ping > 0 && now-c.pinged >= c.cfg.Ping {
+		c.pinged = now
+		c.postLocked(OpPong, nil)
+	}
+	c.keeper.Reset(c.due(now))
 }
 
 // Close says goodbye with code 1000 and ends the connection.
 func (c *Conn) Close() error { return c.CloseWith(1000, "") }
 
-// CloseWith sends a close frame, waits up to CloseTimeout for the other end's if
-// a Read is under way to see it, and ends the connection. Writes and reads under
-// way return.
-func (c *Conn) CloseWith(code int, reason string) error {
-	c.pmu.Lock()
-	if c.ended {
-		c.pmu.Unlock()
+// CloseWith sends a close frame, waits up to CloseTimeout for the other end's,
+// and ends the connection. Reads and writes under way return; data that was not
+// read is lost.
+func (c *Conn) CloseWith(code int, reason string) (err error) {
+	c.closing.Do(func() {
+		c.stop(cmp.Or(code, 1005), reason)
+		c.drain()
 		c.posts.Wait()
-		return nil
-	}
-	c.pmu.Unlock()
-	c.post(OpClose, AppendClose(nil, code, reason))
+		if err = c.conn.Close(); errors.Is(err, net.ErrClosed) {
+			err = nil // ErrDead or CloseNow were first
+		}
+	})
+	return err
+}
+
+// stop ends everything but drain. Code 0 says nothing to the other end.
+func (c *Conn) stop(code int, reason string) {
 	c.pmu.Lock()
+	defer c.pmu.Unlock()
+	if c.ended {
+		return
+	}
+	if code != 0 {
+		c.postLocked(OpClose, AppendClose(nil, code, reason))
+	}
 	c.ended = true
 	if c.keeper != nil {
 		c.keeper.Stop()
 	}
-	c.pmu.Unlock()
 	c.end(net.ErrClosed)
 	c.conn.SetDeadline(time.Now().Add(CloseTimeout))
-	c.posts.Wait()
-	if c.since.Load() != 0 {
-		c.awaitClose()
-	}
-	return c.conn.Close()
 }
 
-// awaitClose waits for the reader to see the other end's close frame: closing
-// with unread bytes in the kernel would reset the connection and could destroy
-// what we sent last (RFC 6455 section 7.1.1).
-func (c *Conn) awaitClose() {
-	t := time.NewTimer(CloseTimeout)
-	defer t.Stop()
-	select {
-	case <-c.closeFrame:
-	case <-t.C:
+// drain reads until the other end has said all it had to.
+func (c *Conn) drain() {
+	c.rmu.Lock() // a Read under way ends by the deadline
+	defer c.rmu.Unlock()
+	b := frames.Get().(*[]byte)
+	defer frames.Put(b)
+	var err error
+	for err == nil {
+		_, err = c.read(*b)
+	}
+	for err = nil; IsProtocolError(c.rerr) && err == nil; { // no frames any more, only bytes
+		_, err = c.conn.Read(*b)
 	}
 }
 
 // CloseNow ends the connection without a word.
 func (c *Conn) CloseNow() error {
-	c.pmu.Lock()
-	c.ended = true
-	if c.keeper != nil {
-		c.keeper.Stop()
-	}
-	c.pmu.Unlock()
-	c.end(net.ErrClosed)
+	c.stop(0, "")
 	err := c.conn.Close()
 	c.posts.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
 	return err
 }
 
 // SetReadDeadline bounds reads under way and to come. A read that timed out may
 // be tried again.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.pmu.Lock()
+	defer c.pmu.Unlock()
+	if c.ended { // the deadline is Close's now
+		return net.ErrClosed
+	}
+	return c.conn.SetReadDeadline(t)
+}
 
 // LocalAddr and RemoteAddr are those of the connection below.
 func (c *Conn) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
 func (c *Conn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 func noEOF(err error) error {
 	if err == io.EOF {

@@ -2,8 +2,9 @@ package ws
 
 import (
 	"bufio"
-	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -11,10 +12,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
-	"github.com/gorilla/websocket"
 	"golang.org/x/net/proxy"
 )
 
@@ -36,12 +40,18 @@ type Dialer struct {
 type HandshakeError struct {
 	Status int
 	Header http.Header
-	Body   []byte // the first 1024 bytes
+	Body   []byte // the first 16 KiB: a problem body fits, a web page is cut
 }
 
 func (e *HandshakeError) Error() string {
 	return fmt.Sprintf("the server answered %d %s instead of 101", e.Status, http.StatusText(e.Status))
 }
+
+const (
+	maxAnswer     = 64 << 10 // head of an answer; what servers accept of a request, several times
+	maxBody       = 16 << 10
+	handshakeSize = 4 << 10 // buffer for the answer; what is left over of it is the first frames
+)
 
 // DialWebSocket opens rawURL (ws or wss) and offers subprotocols, best first.
 // Errors name the host but never the query, which may hold a secret.
@@ -53,47 +63,103 @@ func (d *Dialer) DialWebSocket(ctx context.Context, rawURL string, header http.H
 	if u.Scheme != "ws" && u.Scheme != "wss" {
 		return nil, fmt.Errorf("the address starts with %q, not ws or wss", u.Scheme)
 	}
-	var raw *headConn
-	g := websocket.Dialer{
-		Subprotocols: subprotocols,
-		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			c, err := d.dialTLS(ctx, u)
-			if err != nil {
-				return nil, err
-			}
-			raw = &headConn{Conn: c}
-			return raw, nil
-		},
+	if u.Hostname() == "" || u.User != nil {
+		return nil, errors.New("the address has no host, or a user, which a WebSocket's cannot (RFC 6455 section 3)")
 	}
-	plain := *u
-	plain.Scheme = "ws" // dialTLS has done that part
-	// gorilla heeds the context's deadline while it waits for the answer, but not
-	// its cancellation.
-	watch, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(watch, func() {
-		if ctx.Err() != nil && raw != nil {
-			raw.Close()
-		}
-	})
-	c, resp, err := g.DialContext(ctx, plain.String(), header)
-	if err == nil && !stop() {
-		raw.Close()
-		err = context.Cause(ctx)
+	c, err := d.dialTLS(ctx, u)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", u.Host, causeOr(ctx, err))
+	}
+	// Closing is the one thing that ends a read or write whatever deadline is set.
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	head, resp, err := handshake(c, u, header, subprotocols)
+	if !stop() {
+		c.Close()
+		return nil, fmt.Errorf("dial %s: %w", u.Host, context.Cause(ctx))
 	}
 	if err != nil {
-		if errors.Is(err, websocket.ErrBadHandshake) && resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			body, _ := io.ReadAll(resp.Body)
-			return nil, &HandshakeError{resp.StatusCode, resp.Header, body}
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+		c.Close()
+		if h := (*HandshakeError)(nil); errors.As(err, &h) {
+			return nil, h
 		}
 		return nil, fmt.Errorf("dial %s: %w", u.Host, err)
 	}
-	conn := NewClient(raw.Conn, raw.rest, d.Config)
-	conn.subprotocol, conn.header = c.Subprotocol(), resp.Header
+	conn := NewClient(c, head, d.Config)
+	conn.subprotocol, conn.header = resp.Header.Get("Sec-WebSocket-Protocol"), resp.Header
 	return conn, nil
+}
+
+// handshake asks for the upgrade (RFC 6455 section 4.1). head is what came after the
+// answer: a relay that joins at once sends its first frame in the same segment.
+func handshake(c net.Conn, u *url.URL, header http.Header, subprotocols []string) (head []byte, resp *http.Response, err error) {
+	var nonce [16]byte
+	rand.Read(nonce[:])
+	key := base64.StdEncoding.EncodeToString(nonce[:])
+	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header.Clone()}
+	if req.Header == nil {
+		req.Header = make(http.Header)
+	}
+	if h := req.Header.Get("Host"); h != "" {
+		req.Host = h
+	}
+	req.Header.Set("Upgrade", "websocket")
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Sec-WebSocket-Key", key)
+	req.Header.Set("Sec-WebSocket-Version", "13")
+	if len(subprotocols) > 0 {
+		req.Header.Set("Sec-WebSocket-Protocol", strings.Join(subprotocols, ", "))
+	}
+	if err := req.Write(c); err != nil {
+		return nil, nil, fmt.Errorf("send the handshake: %w", err)
+	}
+	br := bufio.NewReaderSize(&io.LimitedReader{R: c, N: maxAnswer}, handshakeSize)
+	for resp == nil || resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols { // early hints of a CDN, say
+		if resp, err = http.ReadResponse(br, req); err != nil {
+			return nil, nil, answerError(err)
+		}
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		c.SetReadDeadline(time.Now().Add(CloseTimeout)) // the body is a courtesy
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+		return nil, nil, &HandshakeError{resp.StatusCode, resp.Header, body}
+	}
+	accept := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	got := resp.Header.Get("Sec-WebSocket-Protocol")
+	switch {
+	case !hasToken(resp.Header, "Upgrade", "websocket") || !hasToken(resp.Header, "Connection", "upgrade"),
+		resp.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(accept[:]):
+		return nil, nil, errors.New("the server answered 101, but to another handshake than ours; is there a cache in between?")
+	case resp.Header.Get("Sec-WebSocket-Extensions") != "":
+		return nil, nil, errors.New("the server wants a WebSocket extension that was not offered")
+	case got != "" && !slices.Contains(subprotocols, got):
+		return nil, nil, errors.New("the server chose a subprotocol that was not offered")
+	}
+	head, _ = br.Peek(br.Buffered()) // br is garbage from here on, its buffer is ours
+	return head, resp, nil
+}
+
+// answerError keeps what the server sent out of the error: it could be our own
+// request, with the query in it.
+func answerError(err error) error {
+	var n net.Error
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the server ended the connection without an answer")
+	}
+	if errors.As(err, &n) {
+		return fmt.Errorf("wait for the answer: %w", err)
+	}
+	return errors.New("the answer is not HTTP/1.1")
+}
+
+func hasToken(h http.Header, name, token string) bool {
+	for _, line := range h.Values(name) {
+		for t := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // dialTLS reaches the server: through the proxy if there is one, with TLS if
@@ -106,10 +172,13 @@ func (d *Dialer) dialTLS(ctx context.Context, u *url.URL) (net.Conn, error) {
 		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
 	}
 	c, err := d.dialTCP(ctx, u, net.JoinHostPort(u.Hostname(), port))
-	if err != nil || u.Scheme == "ws" {
-		return c, err
+	if err == nil && u.Scheme == "wss" {
+		c, err = startTLS(ctx, c, d.TLS, u.Hostname())
 	}
-	return startTLS(ctx, c, d.TLS, u.Hostname())
+	if err != nil {
+		return nil, causeOr(ctx, err)
+	}
+	return c, nil
 }
 
 func (d *Dialer) dialTCP(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
@@ -158,7 +227,11 @@ func (d *Dialer) dialProxy(ctx context.Context, dial func(context.Context, strin
 		return nil, err
 	}
 	if p.Scheme == "https" {
-		if c, err = startTLS(ctx, c, d.TLS, p.Hostname()); err != nil {
+		cfg := d.TLS.Clone() // nil stays nil
+		if cfg != nil {
+			cfg.ServerName = "" // if set, it is the server's, not the proxy's
+		}
+		if c, err = startTLS(ctx, c, cfg, p.Hostname()); err != nil {
 			return nil, err
 		}
 	}
@@ -179,20 +252,31 @@ func connect(ctx context.Context, c net.Conn, p *url.URL, addr string) error {
 		req.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(p.User.Username()+":"+pw)))
 	}
 	if err := req.Write(c); err != nil {
-		return causeOr(ctx, err)
+		return err
 	}
 	// The far end speaks only after we did, so the reader cannot take too much.
-	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 1024), req)
+	resp, err := http.ReadResponse(bufio.NewReaderSize(&io.LimitedReader{R: c, N: maxAnswer}, 1024), req)
 	if err != nil {
-		return causeOr(ctx, err)
+		return answerError(err) // else an echo would show the password
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the proxy answered %s", resp.Status)
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("the proxy answered %s", printable(resp.Status)) // its words often say which rule
 	}
 	if !stop() {
-		return causeOr(ctx, context.Canceled)
+		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// printable is what of a stranger's words may reach a terminal or a log.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 200)]
 }
 
 func startTLS(ctx context.Context, c net.Conn, cfg *tls.Config, host string) (net.Conn, error) {
@@ -210,7 +294,7 @@ func startTLS(ctx context.Context, c net.Conn, cfg *tls.Config, host string) (ne
 	t := tls.Client(c, cfg)
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.Close()
-		return nil, causeOr(ctx, err)
+		return nil, err
 	}
 	return t, nil
 }
@@ -232,42 +316,20 @@ func (f dialFunc) DialContext(ctx context.Context, network, addr string) (net.Co
 	return f(ctx, network, addr)
 }
 
-// headConn gives gorilla no byte past the blank line that ends the head of the
-// answer; what arrived after it waits in rest. A refusal's body may be read at
-// will once the head is done.
-type headConn struct {
-	net.Conn
-	seen int    // how much of the blank line has been read
-	done bool   // all of it
-	rest []byte // read from Conn after it, not yet handed on
+// IsLoopback says whether host, from a URL, can only mean this machine.
+func IsLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
 }
 
-const blankLine = "\r\n\r\n"
-
-func (c *headConn) Read(p []byte) (int, error) {
-	if len(c.rest) > 0 {
-		n := copy(p, c.rest)
-		c.rest = c.rest[n:]
-		return n, nil
+// Transport is for plain requests to the same server, by the same way.
+func (d *Dialer) Transport() *http.Transport {
+	t := &http.Transport{TLSClientConfig: d.TLS.Clone(), Proxy: d.Proxy, DialContext: d.Dial, TLSHandshakeTimeout: HandshakeTimeout}
+	if t.Proxy == nil {
+		t.Proxy = http.ProxyFromEnvironment
 	}
-	n, err := c.Conn.Read(p)
-	if c.done {
-		return n, err
-	}
-	for i, b := range p[:n] {
-		switch b {
-		case blankLine[c.seen]:
-			c.seen++
-		case '\r':
-			c.seen = 1
-		default:
-			c.seen = 0
-		}
-		if c.seen == len(blankLine) {
-			c.done = true
-			c.rest = bytes.Clone(p[i+1 : n])
-			return i + 1, err
-		}
-	}
-	return n, err
+	return t
 }

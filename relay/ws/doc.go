@@ -1,5 +1,6 @@
-// Package ws is a WebSocket after its handshake: frames, and a client's end of
-// a connection as a stream of bytes. Handshakes are gorilla/websocket's.
+// Package ws is WebSockets (RFC 6455) for both ends past a relay and for the relay
+// between them: frames, a client's end of a connection as a stream of bytes, and
+// the two handshakes. The server's handshake is gorilla/websocket's.
 //
 // # Why own frames
 //
@@ -10,12 +11,15 @@
 // its own header and the WebSocket's in front of a payload that is already in
 // place, in one write. Both need the frame.
 //
-// # Why the handshake reads no further than its own end
+// # Why an own client handshake
 //
-// gorilla reads the answer through a buffer that it keeps. A relay that joins at
-// once may send the first frame in the same segment as the 101. Dial therefore
-// gives gorilla a connection that ends each read at the blank line, so that the
-// first frame is still in the kernel (or the TLS layer) when we take over.
+// gorilla keeps 1024 bytes of a refusal's body, and a problem body with the
+// device's own words has up to 16 KiB. It does not heed the cancellation of a
+// context while it waits for the answer, which a relay may hold for as long as a
+// device takes to come. And it reads the answer through a buffer that it keeps,
+// while a relay that joins at once sends the first frame in the same segment as
+// the 101. What is left of a handshake without gorilla is one request, one
+// response and one hash.
 //
 // # Liveness
 //
@@ -24,4 +28,13 @@
 // after Config.Dead without any byte while its user wants to read. A user who
 // stops reading, because a pipe is full say, neither dies nor is killed: the
 // relay hears the pongs. The relay's own pings keep the other way alive.
+//
+// # The end
+//
+// Close sends a close frame and reads on, throwing data away, until the other
+// end's has come or CloseTimeout is over: to close over unread bytes would reset
+// the connection, and a reset destroys what the other end has not read yet
+// (RFC 6455 section 7.1.1). A Conn whose connection failed, or whose other end closed,
+// keeps that as the error of each later call; a timeout of SetReadDeadline is
+// none of these.
 package ws

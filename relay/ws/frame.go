@@ -199,14 +199,19 @@ func SendableCode(code int) bool {
 	return false
 }
 
-// AppendClose appends the payload of a close frame. Code 1005 has none. The
-// caller keeps reason within 123 bytes; more is cut.
+// AppendClose appends the payload of a close frame. Code 1005 has none. A reason
+// of more than 123 bytes is cut at a rune.
 func AppendClose(b []byte, code int, reason string) []byte {
 	if code == 1005 || code == 0 {
 		return b
 	}
-	b = binary.BigEndian.AppendUint16(b, uint16(code))
-	return append(b, reason[:min(len(reason), MaxControl-2)]...)
+	if n := MaxControl - 2; len(reason) > n {
+		for n > 0 && !utf8.RuneStart(reason[n]) {
+			n--
+		}
+		reason = reason[:n]
+	}
+	return append(binary.BigEndian.AppendUint16(b, uint16(code)), reason...)
 }
 
 // AppendControl appends a whole control frame.

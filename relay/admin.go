@@ -1,0 +1,31 @@
+package relay
+
+import (
+	"io"
+	"net/http"
+
+	"websocketbridge/relay/wire"
+)
+
+// AdminHandler serves the admin listener. It has no authentication: bind it to
+// loopback or to a network of your own.
+func (s *Server) AdminHandler() http.Handler {
+	mux := http.NewServeMux()
+	answer := func(w http.ResponseWriter, status int, text string) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		io.WriteString(w, text+"\n")
+	}
+	mux.HandleFunc("GET "+wire.PathHealthz, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, "ok")
+	})
+	mux.HandleFunc("GET "+wire.PathReadyz, func(w http.ResponseWriter, _ *http.Request) {
+		if s.table.isDraining() || s.ctx.Err() != nil {
+			answer(w, http.StatusServiceUnavailable, "draining")
+			return
+		}
+		answer(w, http.StatusOK, "ready")
+	})
+	return mux
+}

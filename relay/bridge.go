@@ -1,0 +1,144 @@
+package relay
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"websocketbridge/relay/auth"
+	"websocketbridge/relay/pump"
+	"websocketbridge/relay/token"
+	"websocketbridge/signaler"
+)
+
+// state is where a bridge is in its life; doc.go draws it.
+type state int32
+
+const (
+	waiting state = iota // the device has been or is being told
+	joining              // its accept has been taken; 101s are being written
+	open                 // bytes flow
+	closed
+)
+
+// A bridge belongs to the goroutine that serves its requester. Others only move
+// its state and hand something over.
+type bridge struct {
+	id          token.ID
+	principal   *auth.Principal
+	deviceID    string
+	target      string
+	requestData string
+	offered     []string // subprotocols the device may pick from
+	early       bool     // the requester's 101 is out, with offered[0] if there is one
+	created     time.Time
+
+	state   atomic.Int32
+	arrived chan arrival           // cap 1: sent by whoever moved waiting → joining
+	refused chan *signaler.Refusal // cap 1: sent by whoever moved waiting → closed for a reject
+}
+
+// arrival is the device's end, or why its 101 failed.
+type arrival struct {
+	leg         *pump.Leg
+	subprotocol string
+	err         error
+}
+
+// move changes the state if it is still from. Exactly one of two racing moves
+// wins.
+func (b *bridge) move(from, to state) bool {
+	return b.state.CompareAndSwap(int32(from), int32(to))
+}
+
+// pick chooses the subprotocol for both sides: the first the device names that
+// the requester offered.
+func (b *bridge) pick(device []string) string {
+	for _, p := range device {
+		for _, q := range b.offered {
+			if p == q {
+				return p
+			}
+		}
+	}
+	return ""
+}
+
+// table holds this node's bridges and their limits. A reservation is the entry
+// itself: made by add, given back exactly once by remove.
+type table struct {
+	maxBridges, maxWaiting int
+
+	mu       sync.Mutex // guards all below
+	draining bool
+	bridges  map[token.ID]*bridge
+	waiting  int           // those counted against maxWaiting
+	changed  chan struct{} // closed and replaced when a bridge goes
+}
+
+func newTable(maxBridges, maxWaiting int) *table {
+	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), changed: make(chan struct{})}
+}
+
+// add reserves room for b.
+func (t *table) add(b *bridge) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.draining:
+		return errDraining
+	case len(t.bridges) >= t.maxBridges:
+		return fmt.Errorf("%w: %d bridges", errLimit, t.maxBridges)
+	case t.waiting >= t.maxWaiting:
+		return fmt.Errorf("%w: %d waiting bridges", errLimit, t.maxWaiting)
+	}
+	t.bridges[b.id] = b
+	t.waiting++
+	return nil
+}
+
+// opened ends b's part in the limit of waiting bridges.
+func (t *table) opened() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting--
+}
+
+// remove gives b's room back. wasOpen tells whether opened was called for it.
+func (t *table) remove(b *bridge, wasOpen bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.bridges, b.id)
+	if !wasOpen {
+		t.waiting--
+	}
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+func (t *table) get(id token.ID) *bridge {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bridges[id]
+}
+
+// drain refuses new bridges from now on.
+func (t *table) drain() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.draining = true
+}
+
+func (t *table) isDraining() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.draining
+}
+
+// left returns how many bridges there are, and a channel closed at the next change.
+func (t *table) left() (int, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.bridges), t.changed
+}

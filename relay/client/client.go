@@ -1,0 +1,165 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"websocketbridge/relay/session"
+	"websocketbridge/relay/wire"
+	"websocketbridge/relay/ws"
+)
+
+// Config is how to reach a relay.
+type Config struct {
+	// URL of the relay: wss://relay.example.com, perhaps with a path in front of
+	// /bridge. ws:// sends the API key in clear and is refused unless the host is
+	// loopback or AllowPlain is set. https and http read as wss and ws.
+	URL        string
+	APIKey     string      // sent as X-Api-Key; empty: none
+	Header     http.Header // sent as well
+	AllowPlain bool
+	Dialer     ws.Dialer
+	Session    session.Config
+}
+
+// A Request is what a bridge is wanted for.
+type Request struct {
+	Device string
+	// Targets the bridge may be used for. The relay checks that the principal may
+	// reach them, the device serves no others on this bridge. Empty: whatever the
+	// device allows.
+	Targets []string
+	Data    string // opaque, handed to the device
+}
+
+// ErrNoSession: the device's agent speaks no version of the session protocol
+// that this library does.
+var ErrNoSession = errors.New("the device speaks no session protocol that this client knows")
+
+// A Session is many streams on one bridge to a device.
+type Session struct {
+	*session.Session
+	BridgeID string // for finding this bridge in the logs of the relay and the device
+
+	cancel context.CancelFunc
+	done   chan struct{} // closed when Run has returned
+	once   sync.Once
+}
+
+// Dial opens a bridge and a session on it. ctx bounds the dialling only.
+func Dial(ctx context.Context, cfg Config, req Request) (*Session, error) {
+	c, err := dial(ctx, cfg, req, wire.SessionV1)
+	if err != nil {
+		return nil, err
+	}
+	if c.Subprotocol() != wire.SessionV1 {
+		c.CloseWith(wire.ClosePolicy, "no_session")
+		return nil, fmt.Errorf("device %q: %w", req.Device, ErrNoSession)
+	}
+	inner, err := session.New(c, session.Requester, cfg.Session)
+	if err != nil {
+		c.CloseNow()
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.Background())
+	s := &Session{Session: inner, BridgeID: c.Header().Get(wire.HeaderBridgeID), cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		inner.Run(run)
+	}()
+	return s, nil
+}
+
+// Close ends the session, its streams and the bridge, and waits for all of them.
+func (s *Session) Close() error {
+	s.once.Do(func() {
+		s.Session.Close()
+		s.cancel()
+	})
+	<-s.done
+	return nil
+}
+
+// Why says why the session ended, as an *Error where the relay gave a reason.
+// It is nil while the session lives.
+func (s *Session) Why() error { return fromClose(s.Err()) }
+
+// DialRaw opens a raw bridge. A device serves at most one target on it.
+func DialRaw(ctx context.Context, cfg Config, req Request) (*ws.Conn, error) {
+	return dial(ctx, cfg, req)
+}
+
+// Explain turns an error of a raw bridge into an *Error where the relay or the
+// device gave a reason in its close frame.
+func Explain(err error) error { return fromClose(err) }
+
+func dial(ctx context.Context, cfg Config, req Request, subprotocols ...string) (*ws.Conn, error) {
+	u, err := connectURL(cfg, req)
+	if err != nil {
+		return nil, err
+	}
+	h := cfg.Header.Clone()
+	if h == nil {
+		h = make(http.Header)
+	}
+	if cfg.APIKey != "" {
+		h.Set(wire.HeaderAPIKey, cfg.APIKey)
+	}
+	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), h, subprotocols...)
+	if err != nil {
+		return nil, fromHandshake(err)
+	}
+	return c, nil
+}
+
+func connectURL(cfg Config, req Request) (*url.URL, error) {
+	u, err := ParseURL(cfg.URL, cfg.AllowPlain)
+	if err != nil {
+		return nil, err
+	}
+	if err := wire.CheckDeviceID(req.Device); err != nil {
+		return nil, fmt.Errorf("device ID %q %w", req.Device, err)
+	}
+	target := wire.JoinTargets(req.Targets)
+	if _, err := wire.SplitTargets(target); err != nil {
+		return nil, fmt.Errorf("target %w", err)
+	}
+	if err := wire.CheckRequestData(req.Data); err != nil {
+		return nil, fmt.Errorf("request data %w", err)
+	}
+	q := url.Values{wire.ParamDeviceID: {req.Device}}
+	if target != "" {
+		q.Set(wire.ParamTarget, target)
+	}
+	if req.Data != "" {
+		q.Set(wire.ParamRequestData, req.Data)
+	}
+	u = u.JoinPath(wire.PathConnect)
+	u.RawQuery = q.Encode()
+	return u, nil
+}
+
+// ParseURL reads a relay's address.
+func ParseURL(s string, allowPlain bool) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("relay address %q is not a URL", s)
+	}
+	u.Scheme = cmp.Or(map[string]string{"https": "wss", "http": "ws"}[u.Scheme], u.Scheme)
+	switch {
+	case u.Scheme != "ws" && u.Scheme != "wss":
+		return nil, fmt.Errorf("relay address %q does not start with wss://", s)
+	case u.Host == "":
+		return nil, fmt.Errorf("relay address %q has no host", s)
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("relay address has a user, a query or a fragment; only scheme, host and path belong there")
+	case u.Scheme == "ws" && !allowPlain && !ws.IsLoopback(u.Hostname()):
+		return nil, fmt.Errorf("relay address %q would send credentials in clear; use wss://, or allow plain ws:// if you mean it", s)
+	}
+	return u, nil
+}

@@ -1,0 +1,127 @@
+package relay
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"websocketbridge/relay/auth"
+	"websocketbridge/relay/pump"
+	"websocketbridge/relay/token"
+	"websocketbridge/relay/ws"
+	"websocketbridge/signaler"
+)
+
+// Config is what a node needs. Fields without a default are required.
+type Config struct {
+	// PublicURL is where devices reach the relay, any node of it: ws or wss, a
+	// host, perhaps a path in front of /bridge. Accept URLs start with it.
+	PublicURL string
+	// NodeAddress is this node's own address, sealed into its tokens.
+	NodeAddress string
+
+	Signaler signaler.Signaler
+	Keys     *token.Ring
+	Auth     Authenticator
+
+	DialBack    time.Duration // for the device to come; 0: 15 s; at most 60 s
+	Ping        time.Duration // on each leg of an open bridge; 0: 15 s
+	Dead        time.Duration // without a byte; 0: 35 s; more than Ping
+	Idle        time.Duration // without payload; 0: no cap
+	MaxDuration time.Duration // of a bridge; 0: 12 h; < 0: no cap
+	MaxBytes    int64         // of payload of a bridge, both ways together; 0: no cap
+	Drain       time.Duration // for open bridges once Run's ctx has ended; 0: 10 min; < 0: none
+	MaxBridges  int           // waiting, joining and open at once; 0: 10 000
+	MaxWaiting  int           // waiting at once; 0: 1 000
+
+	Logger *slog.Logger // nil: silent
+}
+
+// An Authenticator says who makes a request. Its errors wrap the sentinels of
+// package auth. It is called from many goroutines.
+type Authenticator interface {
+	Authenticate(r *http.Request) (*auth.Principal, error)
+}
+
+// Defaults of Config.
+const (
+	DefaultDialBack    = 15 * time.Second // Azure Application Gateway gives up on a silent request after 20 s
+	MaxDialBack        = 60 * time.Second
+	DefaultMaxDuration = 12 * time.Hour
+	DefaultDrain       = 10 * time.Minute
+	DefaultMaxBridges  = 10_000
+	DefaultMaxWaiting  = 1_000
+
+	// tokenGrace is how long a token outlives the wait it is for.
+	tokenGrace = 5 * time.Second
+)
+
+func (c Config) withDefaults() Config {
+	c.DialBack = cmp.Or(c.DialBack, DefaultDialBack)
+	c.MaxDuration = max(cmp.Or(c.MaxDuration, DefaultMaxDuration), 0)
+	c.Drain = max(cmp.Or(c.Drain, DefaultDrain), 0)
+	c.MaxBridges = cmp.Or(c.MaxBridges, DefaultMaxBridges)
+	c.MaxWaiting = cmp.Or(c.MaxWaiting, DefaultMaxWaiting)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) pump() pump.Config {
+	return pump.Config{Ping: c.Ping, Dead: c.Dead, Idle: c.Idle, MaxDuration: c.MaxDuration, MaxBytes: c.MaxBytes}
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if _, err := parsePublicURL(c.PublicURL); err != nil {
+		bad("PublicURL: %w", err)
+	}
+	if c.Signaler == nil {
+		bad("Signaler: is missing")
+	}
+	if c.Keys == nil {
+		bad("Keys: are missing")
+	}
+	if c.Auth == nil {
+		bad("Auth: is missing")
+	}
+	d := c.withDefaults()
+	if d.DialBack < time.Second || d.DialBack > MaxDialBack {
+		bad("DialBack: %v is not between 1s and %v", d.DialBack, MaxDialBack)
+	}
+	if ping, dead := cmp.Or(c.Ping, ws.DefaultPing), cmp.Or(c.Dead, ws.DefaultDead); dead > 0 && dead <= ping {
+		bad("Dead: %v is not more than Ping, %v: every quiet bridge would be ended", dead, ping)
+	}
+	if c.Idle < 0 {
+		bad("Idle: %v is negative", c.Idle)
+	}
+	if c.MaxBytes < 0 {
+		bad("MaxBytes: %d is negative", c.MaxBytes)
+	}
+	if c.MaxBridges < 0 || c.MaxWaiting < 0 {
+		bad("MaxBridges and MaxWaiting cannot be negative")
+	}
+	return errors.Join(errs...)
+}
+
+func parsePublicURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return nil, err
+	case u.Scheme != "ws" && u.Scheme != "wss":
+		return nil, fmt.Errorf("%q starts with neither ws:// nor wss://", s)
+	case u.Host == "":
+		return nil, fmt.Errorf("%q has no host", s)
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("has a user, a query or a fragment")
+	}
+	return u, nil
+}

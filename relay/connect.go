@@ -1,0 +1,304 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"websocketbridge/relay/pump"
+	"websocketbridge/relay/token"
+	"websocketbridge/relay/wire"
+	"websocketbridge/relay/ws"
+	"websocketbridge/signaler"
+)
+
+// connect serves /bridge/connect: a requester names a device and waits.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+	b, err := s.parseConnect(r)
+	// An early requester is refused after its 101, so that is all it needs first.
+	if b.early && ws.CheckUpgrade(r) == nil && origin(r) == nil {
+		s.connectEarly(w, r, b, err)
+		return
+	}
+	if err == nil {
+		err = s.admit(r, b)
+	}
+	if err != nil {
+		s.refuse(w, b, err)
+		return
+	}
+	got, err := s.await(r.Context(), b)
+	if err != nil {
+		s.table.remove(b, false)
+		s.refuse(w, b, err)
+		return
+	}
+	conn, err := ws.Upgrade(w, r, got.subprotocol, s.bridgeHeader(b))
+	if err != nil {
+		s.table.remove(b, false)
+		got.leg.Close(wire.CloseGoingAway, wire.Reason{Code: wire.PeerLost, Text: "the requester left"}.String())
+		s.logRefused(b, errLeft)
+		return
+	}
+	s.run(b, pump.NewLeg(conn), got)
+}
+
+// connectEarly answers 101 first. err is what parsing found.
+func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge, err error) {
+	if len(b.offered) > 1 {
+		b.offered = b.offered[:1]
+	}
+	conn, upErr := ws.Upgrade(w, r, strings.Join(b.offered, ""), s.bridgeHeader(b))
+	if upErr != nil {
+		s.logRefused(b, errLeft)
+		return
+	}
+	leg := pump.NewLeg(conn)
+	if err == nil {
+		err = s.admit(r, b)
+	}
+	if err != nil {
+		s.refuseEarly(leg, b, err)
+		return
+	}
+	// Watch notices a requester that leaves, which net/http no longer does.
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	watched := make(chan struct{})
+	s.work.Go(func() {
+		defer close(watched)
+		if err := leg.Watch(ctx); err != nil {
+			cancel(fmt.Errorf("%w: %w", errLeft, err))
+		}
+	})
+	got, err := s.await(ctx, b)
+	cancel(nil)
+	<-watched
+	if err == nil && len(b.offered) > 0 && got.subprotocol == "" {
+		got.leg.Close(wire.ClosePolicy, wire.Reason{Code: wire.DeviceRefused, Text: errSubprotocol.Error()}.String())
+		err = errSubprotocol
+	}
+	if err != nil {
+		s.table.remove(b, false)
+		s.refuseEarly(leg, b, err)
+		return
+	}
+	s.run(b, leg, got)
+}
+
+// parseConnect reads the query. Its bridge is never nil: what could be read is
+// in it, for the log.
+func (s *Server) parseConnect(r *http.Request) (*bridge, error) {
+	b := &bridge{created: time.Now(), offered: ws.Offered(r), arrived: make(chan arrival, 1), refused: make(chan *signaler.Refusal, 1)}
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %w", errBadRequest, fmt.Errorf(format, args...))
+	}
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return b, bad("the query is malformed")
+	}
+	switch up := q.Get(wire.ParamUpgrade); up {
+	case "":
+	case wire.UpgradeEarly:
+		b.early = true
+	default:
+		return b, bad("%s can only be %q", wire.ParamUpgrade, wire.UpgradeEarly)
+	}
+	for _, p := range []struct {
+		name  string
+		to    *string
+		check func(string) error
+	}{
+		{wire.ParamDeviceID, &b.deviceID, wire.CheckDeviceID},
+		{wire.ParamTarget, &b.target, checkTargets},
+		{wire.ParamRequestData, &b.requestData, wire.CheckRequestData},
+	} {
+		values := q[p.name]
+		if len(values) == 0 {
+			if p.name == wire.ParamDeviceID {
+				return b, bad("%s is missing", p.name)
+			}
+			continue
+		}
+		if len(values) > 1 {
+			return b, bad("%s is there %d times", p.name, len(values))
+		}
+		if err := p.check(values[0]); err != nil {
+			return b, bad("%s %w", p.name, err)
+		}
+		*p.to = values[0]
+	}
+	if len(b.offered) > wire.MaxSubprotocols {
+		return b, bad("%d subprotocols are offered; %d are allowed", len(b.offered), wire.MaxSubprotocols)
+	}
+	return b, nil
+}
+
+func checkTargets(s string) error {
+	_, err := wire.SplitTargets(s)
+	return err
+}
+
+// admit decides whether b may be tried and reserves room for it.
+func (s *Server) admit(r *http.Request, b *bridge) error {
+	if r.Method != http.MethodGet {
+		return errMethod
+	}
+	var err error
+	if b.principal, err = s.cfg.Auth.Authenticate(r); err != nil {
+		return err
+	}
+	if !b.early { // an early one has been upgraded
+		if err := ws.CheckUpgrade(r); errors.Is(err, ws.ErrNoUpgrade) {
+			return err
+		} else if err != nil {
+			return fmt.Errorf("%w: %w", errBadRequest, err)
+		}
+		if err := origin(r); err != nil {
+			return err
+		}
+	}
+	targets, _ := wire.SplitTargets(b.target) // parseConnect has checked it
+	if len(targets) == 0 {
+		targets = []string{""} // whatever the device allows: only an unrestricted principal may
+	}
+	for _, target := range targets {
+		if err := b.principal.Allow(b.deviceID, target); err != nil {
+			return err
+		}
+	}
+	b.id = token.NewID()
+	if err := s.table.add(b); err != nil {
+		b.id = token.ID{}
+		return err
+	}
+	return nil
+}
+
+// origin keeps web pages of other sites from using a browser's credentials
+// (RFC 6455 section 10.2). Only browsers send the header.
+func origin(r *http.Request) error {
+	o := r.Header.Get("Origin")
+	if o == "" {
+		return nil
+	}
+	if u, err := url.Parse(o); err != nil || !strings.EqualFold(u.Host, r.Host) {
+		return errOrigin
+	}
+	return nil
+}
+
+// await signals the device and waits for it to come. ctx ends when the requester
+// leaves.
+func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.DialBack,
+		fmt.Errorf("%w (%v)", errDialBack, s.cfg.DialBack))
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	signaled := make(chan error, 1)
+	s.work.Go(func() { signaled <- s.signal(ctx, b) })
+	for {
+		select {
+		case got := <-b.arrived:
+			return got, got.err
+		case no := <-b.refused:
+			return arrival{}, &signaler.RefusedError{Refusal: *no}
+		case err := <-signaled:
+			signaled = nil
+			if err == nil || errors.Is(err, signaler.ErrTimedOut) || ctx.Err() != nil {
+				continue // it may come all the same; ctx has the last word
+			}
+			if b.move(waiting, closed) {
+				return arrival{}, err
+			}
+		case <-ctx.Done():
+			if b.move(waiting, closed) {
+				return arrival{}, s.awaitError(ctx)
+			}
+			select { // decided already: it is being handed over
+			case no := <-b.refused:
+				return arrival{}, &signaler.RefusedError{Refusal: *no}
+			case got := <-b.arrived:
+				return got, got.err
+			}
+		}
+	}
+}
+
+func (s *Server) awaitError(ctx context.Context) error {
+	switch cause := context.Cause(ctx); {
+	case s.ctx.Err() != nil:
+		return errDraining
+	case errors.Is(cause, errDialBack), errors.Is(cause, errLeft):
+		return cause
+	default: // net/http ends a request's context when its connection ends
+		return errLeft
+	}
+}
+
+// signal makes the token and hands the signal over.
+func (s *Server) signal(ctx context.Context, b *bridge) error {
+	expires := b.created.Add(s.cfg.DialBack + tokenGrace)
+	tok, err := s.cfg.Keys.Seal(token.Claims{
+		Owner: s.cfg.NodeAddress, Instance: s.instance, BridgeID: b.id, DeviceID: b.deviceID, Expires: expires,
+	})
+	if err != nil {
+		return fmt.Errorf("seal token: %w", err)
+	}
+	q := url.Values{wire.ParamBridgeToken: {tok}}.Encode()
+	accept := *s.public.JoinPath(wire.PathAccept)
+	accept.RawQuery = q
+	reject := *s.public.JoinPath(wire.PathReject)
+	reject.RawQuery = q
+	reject.Scheme = strings.Replace(reject.Scheme, "ws", "http", 1)
+	sig := &signaler.Signal{
+		AcceptURL: accept.String(), RejectURL: reject.String(), RequestData: b.requestData, Version: wire.Version,
+		BridgeID: b.id.String(), DeviceID: b.deviceID, Target: b.target, Principal: b.principal.Name,
+		ExpiresAt: expires, Subprotocols: b.offered,
+	}
+	if _, err := sig.Encode(); err != nil {
+		return fmt.Errorf("%w: requestData and subprotocols do not fit a signal of %d bytes", errBadRequest, signaler.MaxSize)
+	}
+	if err := s.cfg.Signaler.Signal(ctx, sig); err != nil {
+		return fmt.Errorf("signal device: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) bridgeHeader(b *bridge) http.Header {
+	if !b.made() {
+		return nil
+	}
+	return http.Header{wire.HeaderBridgeID: {b.id.String()}}
+}
+
+func (b *bridge) made() bool { return b.id != token.ID{} }
+
+// refuse answers a requester that was not upgraded.
+func (s *Server) refuse(w http.ResponseWriter, b *bridge, err error) {
+	s.logRefused(b, err)
+	if errors.Is(err, errLeft) {
+		return // nobody reads it
+	}
+	if errors.Is(err, errMethod) {
+		w.Header().Set("Allow", http.MethodGet)
+	}
+	writeProblem(w, problem(b, err))
+}
+
+// refuseEarly closes a requester that was.
+func (s *Server) refuseEarly(leg *pump.Leg, b *bridge, err error) {
+	s.logRefused(b, err)
+	p := problem(b, err)
+	code := p.Code.Row().Close
+	switch {
+	case ws.IsProtocolError(err):
+		code = wire.CloseProtocol
+	case code == 0:
+		code = wire.CloseGoingAway
+	}
+	leg.Close(code, closeReason(p))
+}
