@@ -20,7 +20,7 @@ import (
 func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	b, err := s.parseConnect(r)
 	// An early requester is refused after its 101, so that is all it needs first.
-	if b.early && ws.CheckUpgrade(r) == nil && origin(r) == nil {
+	if b.early = b.early && ws.CheckUpgrade(r) == nil && origin(r) == nil; b.early {
 		s.connectEarly(w, r, b, err)
 		return
 	}

@@ -11,14 +11,14 @@ import (
 // keep runs on a timer: it pings, and ends the pump when a leg is dead or a cap
 // is reached. An idle bridge has no goroutine for this.
 func (p *pump) keep() {
-	now := time.Since(p.start)
-	if res, over := p.overdue(now); over {
-		p.end(res)
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Since(p.start)
 	if p.ended {
+		return
+	}
+	if res, over := p.overdue(now); over {
+		p.endLocked(res)
 		return
 	}
 	if p.cfg.Ping > 0 && now-p.pinged >= p.cfg.Ping {

@@ -25,8 +25,10 @@ type Leg struct {
 	since    atomic.Int64 // when the read under way began or last got bytes, in ns since start; -1: none under way
 	gotClose atomic.Bool  // the peer's close frame has come
 
-	wmu    sync.Mutex // serializes writes to conn; a frame is never torn
-	closed bool       // our close frame is out (or being written); guarded by wmu
+	wmu    ioLock // serializes writes to conn
+	closed bool   // our close frame is out, or a frame is torn: nothing may follow; guarded by wmu
+
+	heard chan struct{} // closed when the pump has read its last from here
 
 	pmu     sync.Mutex // guards the three below; never held during I/O
 	pending []byte     // control frames waiting for wmu
@@ -37,12 +39,19 @@ type Leg struct {
 
 // NewLeg takes over a connection on which the peer's handshake has been answered.
 func NewLeg(c net.Conn) *Leg {
-	l := &Leg{conn: c, start: time.Now()}
+	l := &Leg{conn: c, start: time.Now(), wmu: newIOLock()}
 	l.since.Store(-1)
 	return l
 }
 
-func (l *Leg) begin(at time.Time) { l.start = at }
+// An ioLock is a mutex that is held during I/O. It is a channel because testing/synctest
+// sees who waits for a channel, and not who waits for a sync.Mutex: with one,
+// the clock of a test would stand still as soon as two ends wait for each other.
+type ioLock chan struct{}
+
+func newIOLock() ioLock  { return make(ioLock, 1) }
+func (l ioLock) Lock()   { l <- struct{}{} }
+func (l ioLock) Unlock() { <-l }
 
 // maxPending bounds control frames that wait while the peer does not read. One
 // more ping would tell such a peer nothing.
@@ -65,10 +74,11 @@ func (l *Leg) waiting() (since time.Duration, reading bool) {
 func (l *Leg) write(b []byte) error {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
-	if l.closed { // nothing may follow a close frame
+	if l.closed {
 		return nil
 	}
 	_, err := l.conn.Write(b)
+	l.closed = err != nil
 	return err
 }
 
@@ -93,21 +103,45 @@ func (l *Leg) writePending() {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	l.pmu.Lock()
-	b := l.pending
+	b, bye := l.pending, l.bye
 	l.pending, l.posting = nil, false
-	l.closed = l.closed || l.bye
 	l.pmu.Unlock()
-	l.conn.Write(b) // a failure shows in the direction that reads from here
+	if l.closed {
+		return
+	}
+	_, err := l.conn.Write(b) // a failure shows in the direction that reads from here
+	l.closed = bye || err != nil
+}
+
+// said says whether a close frame is out, or on its way.
+func (l *Leg) said() bool {
+	l.pmu.Lock()
+	defer l.pmu.Unlock()
+	return l.bye
 }
 
 // deadline gives the peer CloseTimeout for everything that is left to do.
 func (l *Leg) deadline() { l.conn.SetDeadline(time.Now().Add(CloseTimeout)) }
 
-// finish ends the connection after both directions have.
+// finish ends the connection after the last was read from it. It may be called twice.
 func (l *Leg) finish() {
 	l.post(ws.OpClose, nil)
 	l.posts.Wait()
 	l.conn.Close()
+}
+
+// drain waits for a peer that broke the protocol to go: there are no frames to be
+// found any more in what it sends.
+func (l *Leg) drain() {
+	l.posts.Wait()
+	if c, ok := l.conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite() // a client waits for the server to end the connection (RFC 6455 section 7.1.1)
+	}
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	for err := error(nil); err == nil; {
+		_, err = l.conn.Read(*b)
+	}
 }
 
 // Close sends a close frame and ends the connection, for a leg that never came
@@ -116,7 +150,15 @@ func (l *Leg) Close(code int, reason string) {
 	l.deadline()
 	l.post(ws.OpClose, ws.AppendClose(nil, code, reason))
 	if !l.gotClose.Load() {
-		l.frames(func(_ []byte, _ int64, c *control) bool { return c == nil || c.op != ws.OpClose })
+		err := l.frames(func(_ []byte, _ int64, c *control) error {
+			if c != nil && c.op == ws.OpClose {
+				return ErrLeft
+			}
+			return nil
+		})
+		if ws.IsProtocolError(err) {
+			l.drain()
+		}
 	}
 	l.finish()
 }
@@ -125,9 +167,9 @@ func (l *Leg) Close(code int, reason string) {
 var buffers = sync.Pool{New: func() any { b := make([]byte, headroom+bufSize); return &b }}
 
 // frames reads and hands f what is to be passed on, rewritten, with the size of
-// the payload in it, and each control frame, until f says no (nil), the
-// connection fails, or the peer breaks the protocol.
-func (l *Leg) frames(f func(out []byte, payload int64, c *control) bool) error {
+// the payload in it, and each control frame, until f fails, the connection fails,
+// or the peer breaks the protocol.
+func (l *Leg) frames(f func(out []byte, payload int64, c *control) error) error {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
 	buf := *b
@@ -146,8 +188,10 @@ func (l *Leg) frames(f func(out []byte, payload int64, c *control) bool) error {
 		for r := headroom; ; {
 			before := w.payload
 			from, to, next, c, err := w.rewrite(buf, r, n)
-			if (to > from || c != nil) && !f(buf[from:to], w.payload-before, c) {
-				return nil
+			if to > from || c != nil {
+				if err := f(buf[from:to], w.payload-before, c); err != nil {
+					return err
+				}
 			}
 			if err != nil {
 				return err
@@ -188,7 +232,8 @@ func (l *Leg) Watch(ctx context.Context) error {
 }
 
 func (l *Leg) watch() error {
-	buf := make([]byte, 0, 512)
+	buf := l.early // of a Watch before
+	defer func() { l.early = buf }()
 	var at int // of the first frame not yet looked at
 	for {
 		for {
@@ -218,12 +263,11 @@ func (l *Leg) watch() error {
 				at = end
 			}
 		}
-		l.early = buf
 		if len(buf) == bufSize {
 			return nil // the peer has to wait; its leaving will show later
 		}
 		if len(buf) == cap(buf) {
-			buf = append(make([]byte, 0, min(4*cap(buf), bufSize)), buf...)
+			buf = append(make([]byte, 0, min(max(512, 4*cap(buf)), bufSize)), buf...)
 		}
 		m, err := l.conn.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+m]

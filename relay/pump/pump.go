@@ -63,12 +63,12 @@ type pump struct {
 	total    atomic.Int64 // payload bytes, when they are capped
 	legs     [2]*Leg      // requester, device
 
-	mu     sync.Mutex // guards the four below; never held during I/O
-	ended  bool
+	mu     sync.Mutex // guards the five below; never held during I/O
+	ended  bool       // result is decided
 	result Result
 	timer  *time.Timer
 	pinged time.Duration // since start
-	over   atomic.Bool   // as ended, for the hot loop: read and throw away
+	over   atomic.Bool   // nothing is passed on any more: read and throw away; set under mu
 }
 
 // Run joins two legs until both directions have ended, and closes both. It owns
@@ -83,8 +83,9 @@ func Run(ctx context.Context, requester, device *Leg, cfg Config) Result {
 	}
 	p := &pump{cfg: cfg, start: time.Now(), legs: [2]*Leg{requester, device}}
 	requester.side, device.side = Requester, Device
-	requester.begin(p.start)
-	device.begin(p.start)
+	for _, leg := range p.legs {
+		leg.start, leg.heard = p.start, make(chan struct{})
+	}
 	p.mu.Lock()
 	p.timer = time.AfterFunc(time.Hour, p.keep)
 	p.schedule(0)
@@ -97,82 +98,108 @@ func Run(ctx context.Context, requester, device *Leg, cfg Config) Result {
 	toDevice = p.direction(requester, device)
 	wg.Wait()
 	stop()
-	p.mu.Lock()
-	p.ended = true
-	p.timer.Stop()
-	p.mu.Unlock()
-	requester.finish()
+	wg.Go(requester.finish) // which may have to wait for a peer that does not read
 	device.finish()
-	p.result.ToDevice, p.result.ToRequester = toDevice, toRequester
-	p.result.Duration = time.Since(p.start)
-	return p.result
+	wg.Wait()
+	p.mu.Lock() // the timer and the context may still look
+	defer p.mu.Unlock()
+	p.timer.Stop()
+	res := p.result
+	res.ToDevice, res.ToRequester = toDevice, toRequester
+	res.Duration = time.Since(p.start)
+	return res
 }
+
+// goneGrace is how long a failed write waits for the reader of the same leg: it
+// may find a close frame that the peer sent before it went.
+const goneGrace = time.Second
+
+var errClosed = errors.New("close frame")
 
 // direction passes frames on from src to dst until src's close frame has been
 // passed on, or the pump is over and src has nothing more to say. It returns the
 // payload passed on.
 func (p *pump) direction(src, dst *Leg) (passed int64) {
-	err := src.frames(func(out []byte, payload int64, c *control) bool {
-		if len(out) > 0 && !p.over.Load() {
-			passed += payload
-			p.count(payload)
-			if err := dst.write(out); err != nil {
-				p.lost(dst, err)
+	err := src.frames(func(out []byte, payload int64, c *control) error {
+		if len(out) > 0 && p.mayPass(payload) {
+			if err := dst.write(out); err == nil {
+				passed += payload
+			} else {
+				p.gone(dst, err)
 			}
 		}
 		if c != nil && c.op == ws.OpPing {
 			src.post(ws.OpPong, c.payload)
 		}
 		if c != nil && c.op == ws.OpClose {
-			p.closed(src, dst, c.payload)
-			return false
+			return p.closed(src, dst, c.payload)
 		}
-		return true
+		return nil
 	})
+	close(src.heard)
 	switch {
-	case err == nil:
+	case err == errClosed:
 	case ws.IsProtocolError(err):
 		p.broken(src, err)
+		src.drain()
 	default:
 		p.lost(src, err)
+	}
+	p.mu.Lock()
+	over := p.over.Load()
+	p.mu.Unlock()
+	if over { // and said so to src; a browser waits for the end of the connection, not for the other side's
+		src.finish()
 	}
 	return passed
 }
 
-// count notes payload that is about to be passed on.
-func (p *pump) count(n int64) {
-	if n == 0 {
-		return
+// mayPass counts payload that is about to be passed on.
+func (p *pump) mayPass(n int64) bool {
+	if p.over.Load() {
+		return false
 	}
-	if p.cfg.Idle > 0 {
+	if n > 0 && p.cfg.Idle > 0 {
 		p.lastData.Store(int64(time.Since(p.start)))
 	}
-	if p.cfg.MaxBytes > 0 && p.total.Add(n) > p.cfg.MaxBytes {
+	if n > 0 && p.cfg.MaxBytes > 0 && p.total.Add(n) > p.cfg.MaxBytes {
 		p.end(Result{Reason: wire.MaxBytes, By: Relay, Text: fmt.Sprintf("%d bytes", p.cfg.MaxBytes)})
+		return false
 	}
+	return true
 }
 
 // closed passes src's close frame on.
-func (p *pump) closed(src, dst *Leg, payload []byte) {
+func (p *pump) closed(src, dst *Leg, payload []byte) error {
 	code, reason, err := ws.ParseClose(payload)
 	if err != nil {
-		p.broken(src, err)
-		return
+		return err
 	}
 	src.gotClose.Store(true)
 	p.mu.Lock()
-	first := !p.ended
-	if first {
+	defer p.mu.Unlock()
+	if !p.ended {
 		p.ended = true
 		p.result = Result{Reason: wire.Done, By: src.side, CloseCode: code, Text: reason}
-	}
-	p.mu.Unlock()
-	if first {
 		// dst's direction goes on until its answer, which closes src in turn.
 		src.deadline()
 		dst.deadline()
 	}
 	dst.post(ws.OpClose, payload)
+	return errClosed
+}
+
+// gone ends the pump because leg cannot be written to.
+func (p *pump) gone(leg *Leg, err error) {
+	if !p.over.Load() {
+		t := time.NewTimer(goneGrace)
+		defer t.Stop()
+		select {
+		case <-leg.heard:
+		case <-t.C:
+		}
+	}
+	p.lost(leg, err)
 }
 
 // broken ends the pump because src broke RFC 6455.
@@ -200,24 +227,41 @@ func (p *pump) stop(cause error) {
 // both sides. It does not block.
 func (p *pump) end(res Result) {
 	p.mu.Lock()
-	first := !p.ended
-	if first {
+	defer p.mu.Unlock()
+	p.endLocked(res)
+}
+
+func (p *pump) endLocked(res Result) {
+	if p.over.Load() {
+		return
+	}
+	p.over.Store(true)
+	if !p.ended {
 		p.ended = true
 		p.result = res
 	}
-	p.over.Store(true)
-	res = p.result
-	p.mu.Unlock()
-	if !first && res.Reason != wire.Done {
-		return
-	}
 	for _, leg := range p.legs {
+		payload := ws.AppendClose(nil, p.result.CloseCode, "")
+		if p.result.Reason != wire.Done {
+			payload = ws.AppendClose(nil, closeCode(p.result.Reason), goodbye(p.result, leg.side))
+		} else if leg.said() {
+			continue // it has had its time
+		} // else its close frame was never answered by the other side: the relay does
 		leg.deadline()
-		if res.Reason == wire.Done { // one side has not answered the other's close frame: answer for it
-			leg.post(ws.OpClose, ws.AppendClose(nil, res.CloseCode, ""))
-			continue
-		}
-		leg.post(ws.OpClose, ws.AppendClose(nil, res.Reason.Row().Close, goodbye(res, leg.side)))
+		leg.post(ws.OpClose, payload)
+	}
+}
+
+// closeCode is the number for an open bridge. The table's for Draining is the one
+// of a requester that could not connect; who was connected is to dial again.
+func closeCode(c wire.Code) int {
+	switch n := c.Row().Close; {
+	case c == wire.Draining:
+		return wire.CloseRestart
+	case n == 0: // not meant for an open bridge; without a number the reason would be lost
+		return wire.CloseInternal
+	default:
+		return n
 	}
 }
 

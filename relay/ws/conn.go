@@ -55,8 +55,8 @@ type Conn struct {
 	header      http.Header
 	err         atomic.Pointer[error] // why it ended, other than by a failed write; the first wins
 
-	wmu      sync.Mutex // guards writes to conn, and the three below
-	keys     [512]byte  // random mask keys, used up from the end
+	wmu      ioLock    // guards writes to conn, and the three below
+	keys     [512]byte // random mask keys, used up from the end
 	keysLeft int
 	werr     error // a close frame is out or a frame is torn: nothing may follow
 
@@ -68,7 +68,7 @@ type Conn struct {
 	pinged  time.Duration
 	posts   sync.WaitGroup
 
-	rmu       sync.Mutex   // guards reads from conn, and all below but since
+	rmu       ioLock       // guards reads from conn, and all below but since
 	since     atomic.Int64 // when the Read under way began or last got bytes, in ns; -1: none is
 	in        []byte       // read, not yet handed out; a part of buf, or what NewClient was given
 	buf       []byte
@@ -76,7 +76,8 @@ type Conn struct {
 	inMessage bool  // the last data frame had no FIN
 	rerr      error // nothing can be read any more
 
-	closing sync.Once
+	closing atomic.Bool
+	closed  chan struct{} // closed when Close is done
 }
 
 // readSize is the buffer for headers and small frames; larger payloads are read
@@ -91,7 +92,7 @@ func NewClient(c net.Conn, head []byte, cfg Config) *Conn {
 	if cfg.Dead == 0 {
 		cfg.Dead = DefaultDead
 	}
-	conn := &Conn{conn: c, cfg: cfg, in: head, start: time.Now()}
+	conn := &Conn{conn: c, cfg: cfg, in: head, start: time.Now(), wmu: newIOLock(), rmu: newIOLock(), closed: make(chan struct{})}
 	conn.since.Store(-1)
 	if cfg.Ping > 0 || cfg.Dead > 0 {
 		conn.pmu.Lock()
@@ -421,16 +422,16 @@ func (c *Conn) Close() error { return c.CloseWith(1000, "") }
 // CloseWith sends a close frame, waits up to CloseTimeout for the other end's,
 // and ends the connection. Reads and writes under way return; data that was not
 // read is lost.
-func (c *Conn) CloseWith(code int, reason string) (err error) {
-	c.closing.Do(func() {
-		c.stop(cmp.Or(code, 1005), reason)
-		c.drain()
-		c.posts.Wait()
-		if err = c.conn.Close(); errors.Is(err, net.ErrClosed) {
-			err = nil // ErrDead or CloseNow were first
-		}
-	})
-	return err
+func (c *Conn) CloseWith(code int, reason string) error {
+	if !c.closing.CompareAndSwap(false, true) {
+		<-c.closed
+		return nil
+	}
+	defer close(c.closed)
+	c.stop(cmp.Or(code, 1005), reason)
+	c.drain()
+	c.posts.Wait()
+	return ignoreClosed(c.conn.Close()) // ErrDead or CloseNow were first
 }
 
 // stop ends everything but drain. Code 0 says nothing to the other end.
@@ -471,11 +472,24 @@ func (c *Conn) CloseNow() error {
 	c.stop(0, "")
 	err := c.conn.Close()
 	c.posts.Wait()
+	return ignoreClosed(err)
+}
+
+func ignoreClosed(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err
 }
+
+// An ioLock is a mutex that is held during I/O. It is a channel because testing/synctest
+// sees who waits for a channel, and not who waits for a sync.Mutex: with one,
+// the clock of a test would stand still as soon as two ends wait for each other.
+type ioLock chan struct{}
+
+func newIOLock() ioLock  { return make(ioLock, 1) }
+func (l ioLock) Lock()   { l <- struct{}{} }
+func (l ioLock) Unlock() { <-l }
 
 // SetReadDeadline bounds reads under way and to come. A read that timed out may
 // be tried again.

@@ -1,0 +1,12 @@
+package auth
+
+import (
+	"net/http"
+	"time"
+)
+
+// At is Authenticate at a time that the test chose.
+func (k *Keys) At(r *http.Request, now time.Time) (*Principal, error) { return k.authenticate(r, now) }
+
+// ParseGlobs reads a list of globs; with dash, as one of targets.
+var ParseGlobs = parseGlobs

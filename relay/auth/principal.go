@@ -1,0 +1,108 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Why a request is refused.
+var (
+	// ErrNoCredentials: the request carries none of the kind asked for.
+	ErrNoCredentials = errors.New("no credentials")
+	// ErrBadCredentials: the request carries some, and they are not good.
+	ErrBadCredentials = errors.New("bad credentials")
+	// ErrExpired and ErrNotYet: they would be good at another time. Both are
+	// ErrBadCredentials too; the difference is for the log, not for the caller.
+	ErrExpired = fmt.Errorf("%w: expired", ErrBadCredentials)
+	ErrNotYet  = fmt.Errorf("%w: not valid yet", ErrBadCredentials)
+	// ErrForbidden: good credentials that do not reach this far.
+	ErrForbidden = errors.New("forbidden")
+)
+
+// Challenge is the WWW-Authenticate header that every 401 has to carry
+// (RFC 9110 section 11.6.1).
+const Challenge = `Bearer realm="bridge"`
+
+// How a Principal was authenticated; a short fixed set, fit for a metric label.
+const (
+	MethodNone   = "none"
+	MethodAPIKey = "api-key"
+)
+
+// A Principal is who auth says is asking. It is made for one request and never
+// changes. The zero Principal may do nothing.
+type Principal struct {
+	// Name is what the log, the metrics of limits and the signal call it.
+	Name string
+	// Method is how we know: one of the Method constants.
+	Method string
+	// Expires is when the credentials end; zero: never. A bridge that was open
+	// by then is the relay's to close or to keep.
+	Expires time.Time
+	// Grants are what it may reach: whatever any one of them allows.
+	Grants []Grant
+}
+
+// A Grant allows every listed target on every listed device. An empty list
+// allows nothing.
+type Grant struct {
+	Devices []Glob
+	Targets []Glob
+}
+
+// Allow returns nil if p may reach target on the device. An empty target is a
+// raw bridge to whatever the device has as its default. The error is
+// ErrForbidden and says, fit for the caller to read, which part failed.
+func (p *Principal) Allow(deviceID, target string) error {
+	deviceOK := false
+	for _, g := range p.Grants {
+		if !anyMatch(g.Devices, deviceID) {
+			continue
+		}
+		if anyMatch(g.Targets, target) {
+			return nil
+		}
+		deviceOK = true
+	}
+	switch {
+	case !deviceOK:
+		return fmt.Errorf("%w: %q may not reach device %q", ErrForbidden, p.Name, deviceID)
+	case target == "":
+		return fmt.Errorf("%w: %q may reach device %q, but not its default target: name a target", ErrForbidden, p.Name, deviceID)
+	default:
+		return fmt.Errorf("%w: %q may reach device %q, but not target %q there", ErrForbidden, p.Name, deviceID, target)
+	}
+}
+
+func anyMatch(globs []Glob, name string) bool {
+	for _, g := range globs {
+		if g.Match(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// LogValue is the name: the rules do not belong on every line.
+func (p *Principal) LogValue() slog.Value {
+	if p == nil {
+		return slog.StringValue("")
+	}
+	return slog.StringValue(p.Name)
+}
+
+// AnonymousName is the principal of AllowAll. No API key can have this name.
+const AnonymousName = "anonymous"
+
+// AllowAll authenticates everybody as anonymous, and anonymous may do
+// everything. It is for a relay on a developer's own machine; a main uses it
+// only when asked to in so many words.
+type AllowAll struct{}
+
+// Authenticate never fails.
+func (AllowAll) Authenticate(*http.Request) (*Principal, error) {
+	return &Principal{Name: AnonymousName, Method: MethodNone, Grants: []Grant{{everything, everything}}}, nil
+}

@@ -1,0 +1,155 @@
+// Package session carries many streams over one bridge: protocol
+// bridge.session.v1, agreed by the two ends past the relay, which never parses it.
+//
+// # Flow
+//
+//	requester                                        device
+//	    OPEN 1 "ssh", window 256 KiB   ───────────►      dials the target
+//	    (other streams run meanwhile)  ◄───────────      OPENED 1, window 256 KiB
+//	    DATA 1                         ◄──────────►      DATA 1
+//	    WINDOW 1, as it is read        ◄──────────►      WINDOW 1, as it is read
+//	    FIN 1: I send no more          ───────────►      reads io.EOF, may still send
+//	                                   ◄───────────      DATA 1, FIN 1: the stream is gone
+//	    OPEN 3 "web"                   ───────────►
+//	                                   ◄───────────      RESET 3 "target_failed": refused
+//	    PING                           ◄──────────►      PONG
+//	    GOAWAY "closed"                ───────────►      hangs up
+//
+// Either side opens streams. Bytes of a stream arrive in order and exactly
+// once, or the stream ends with an error on both sides.
+//
+// # Frames
+//
+// A session is a byte stream each way; the messages of the WebSocket below mean
+// nothing. It consists of frames: 8 bytes of header and a payload. Numbers are
+// big endian.
+//
+//	byte 0      type
+//	bytes 1-3   length of the payload, at most 64 KiB (65536)
+//	bytes 4-7   stream ID, 1 to 2^31-1; 0 for frames of the session
+//
+//	type         payload                                            bytes
+//	0x01 OPEN    u32 window of the opener, u8 n, n bytes of target,
+//	             further bytes reserved and ignored                 5 to 2048
+//	0x02 OPENED  u32 window of the answering side                   4
+//	0x03 DATA    bytes of the stream                                1 to 65536
+//	0x04 WINDOW  u32 by how much the window grows, not 0            4
+//	0x05 FIN     I send no more                                     0
+//	0x06 STOP    I read no more                                     0
+//	0x07 RESET   u8 n, n bytes of code, rest: message (≤ 1 KiB)     1 to 1280
+//	0x08 PING    opaque; stream 0                                   8
+//	0x09 PONG    those of the last PING; stream 0                   8
+//	0x0a GOAWAY  u8 n, n bytes of code, rest: message; stream 0     1 to 1280
+//
+// Types from 0x80 on that a receiver does not know are skipped, whatever their
+// stream ID says; unknown types below are violations.
+//
+// Stream IDs are odd if the requester opens and even if the device does, and
+// each side's rise strictly. Skipped IDs count as used.
+//
+// # States of a stream
+//
+//	opening   after OPEN. The opener may send DATA (at most EarlyWindow, 16 KiB),
+//	          WINDOW, FIN, STOP and RESET; the other side answers OPENED or RESET
+//	          and sends nothing else before.
+//	open      after OPENED. Its window is counted from the start of the stream
+//	          and so includes the early bytes; it is at least EarlyWindow.
+//	half      after FIN of one side, which sends no more DATA; WINDOW, STOP and
+//	          RESET it may still send.
+//	gone      after FIN of both sides, or one RESET of either.
+//
+// STOP tells a sender that its bytes are thrown away: the receiver's writes fail
+// at once, and its session answers with FIN, unless it has sent one. Closing a
+// stream is FIN and STOP. FIN and STOP are sent at most once each.
+//
+// Frames for a stream that is gone are ignored, as they may have been sent
+// before the sender knew; that includes its whole window of DATA.
+//
+// # Windows
+//
+// Each side says how many bytes of DATA a stream may send it (OPEN, OPENED) and
+// adds to that with WINDOW as its application reads, in steps of half a
+// window. More than was allowed is a violation, and so is allowing more than
+// 2^31-1 at once. There is no window for the session as a whole: streams ×
+// window is its bound, and a stream that nobody reads holds up no other.
+//
+// A window starts at Config.InitialWindow. When half of it is read within one
+// round trip, it doubles, up to Config.MaxWindow, as far as Config.MaxBuffered
+// for the whole session allows. Round trips are measured by PING when a
+// window may grow and no sample is younger than 5 s.
+//
+// # Timers
+//
+//	15 s  (Config.KeepAlive) without a byte received: PING. Both sides do so.
+//	35 s  (Config.DeadAfter) without a byte received: the session ends, ErrDead.
+//	 2 s  after the last frame for the other side to hang up; then this side does.
+//
+// # End of a session
+//
+// GOAWAY asks for no new streams; those that are open live on. An OPEN that
+// crosses it is answered with RESET going_away. Two codes say more: after
+// GOAWAY "closed" (the sender is through) and GOAWAY "protocol" (the receiver
+// broke the protocol, see the message) the sender sends nothing else, and the
+// receiver closes the transport. A transport that ends without such a GOAWAY is
+// lost: ErrLost.
+//
+// What had arrived before the end can still be read from the streams; after it
+// comes io.EOF if the FIN had arrived as well, and the session's cause if not.
+//
+// # Reasons
+//
+// Codes are short ASCII words for programs, messages are for people. The
+// session's own: limit_reached, cancelled, going_away (RESET), and going_away,
+// closed, protocol (GOAWAY). Applications add theirs.
+//
+// # Violations
+//
+// A frame that is unknown, too long, too short, on the wrong kind of stream, or
+// on a stream that was never opened; an OPEN with the wrong parity or an ID not
+// above all before; anything before OPENED by the answering side; an OPENED
+// that is the second, comes from the opener or promises less than EarlyWindow;
+// DATA that is empty, after FIN or beyond the window; WINDOW of 0 or beyond
+// 2^31-1; a second FIN or STOP; a PONG without its PING; 1024 refused OPENs whose
+// answers are not read. Each ends the session: GOAWAY "protocol", ErrProtocol.
+//
+// # Why
+//
+// Why not yamux or HTTP/2: yamux has no half-close of the reading side, no
+// reasons, no target in the open, and a fixed window; HTTP/2 multiplexes
+// requests, and its 20 other rules would be dead weight on a device.
+//
+// Why windows per stream but none per session: a session window makes one
+// stream that nobody reads stop all others. The number of streams is limited
+// instead.
+//
+// Why STOP beside RESET: closing a stream must not destroy what was written to
+// it, but the other side should not go on sending into the void either.
+//
+// Why an early window although Open waits for OPENED: an opener that knows what
+// it will say can save the round trip, without a new version. This package
+// accepts early bytes and does not send them.
+//
+// Why the answer to an OPEN is explicit: "connection refused" at the device
+// belongs into the error of Open, not into the first read.
+//
+// Why GOAWAY has codes that hang up: who closes a TCP connection while bytes
+// arrive sends a TCP reset, and that deletes what the other side has not read
+// yet. So the closing side goes on reading until the other one hangs up.
+//
+// Why bytes and not frames prove life: 64 KiB take longer than 35 s at 14 kbit/s.
+//
+// Why PINGs are answered with the last one only: answers wait behind data, and a
+// side that asks faster than it reads must not fill memory.
+//
+// Why DATA after FIN is a violation only while the stream exists: closed streams
+// leave no memory behind, as IDs only rise.
+//
+// # What version 2 may change
+//
+// Everything: versions are picked by subprotocol when the bridge is made. Within
+// version 1, frame types from 0x80 on and the reserved bytes of OPEN may get a
+// meaning that a receiver may miss; sizes, codes and states may not change.
+package session
+
+// Protocol is the name of the protocol, and the WebSocket subprotocol that selects it.
+const Protocol = "bridge.session.v1"

@@ -1,0 +1,265 @@
+package session
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// readBuffer is what the read loop reads ahead: the payload of any frame but a
+// large DATA fits. Large payloads bypass it.
+const readBuffer = 4 << 10
+
+// readLoop takes frames from the transport until it ends. It never waits for
+// an application nor for a write: see controlLoop.
+//
+// After a polite end it reads on until the other side hangs up, so that
+// nothing the other side still writes makes TCP discard our last words.
+func (s *Session) readLoop() {
+	br := bufio.NewReaderSize(readerFunc(s.hear), readBuffer)
+	for {
+		err := s.readFrame(br)
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, errHungUp):
+			return
+		case errors.Is(err, ErrProtocol):
+			if s.ended() {
+				return
+			}
+			s.log.Debug("protocol violation", "role", s.role, "error", err)
+			r := makeReason(CodeProtocol, err.Error())
+			s.end(err, &r)
+			// What follows cannot be parsed; it only keeps the transport open.
+			_, _ = io.Copy(io.Discard, br)
+			return
+		default:
+			s.onLost(err)
+			return
+		}
+	}
+}
+
+// errHungUp: the other side has ended the session and sends no more.
+var errHungUp = errors.New("hung up")
+
+// onLost ends the session because the transport has ended.
+func (s *Session) onLost(err error) {
+	s.mu.Lock()
+	gone := s.goneAway
+	s.mu.Unlock()
+	if gone != nil && errors.Is(err, io.EOF) {
+		s.end(fmt.Errorf("%w, and hung up", gone), nil)
+		return
+	}
+	s.end(fmt.Errorf("%w: read: %w", ErrLost, err), nil)
+}
+
+// readFrame reads and handles one frame.
+func (s *Session) readFrame(br *bufio.Reader) error {
+	b, err := br.Peek(headerSize)
+	if err != nil {
+		if err == io.EOF && len(b) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	h := parseHeader(b)
+	if err := h.check(); err != nil {
+		return err
+	}
+	discard(br, headerSize)
+	if h.typ >= typeExtension || s.ended() && h.typ != typeGoAway {
+		_, err := br.Discard(int(h.length))
+		return midFrame(err)
+	}
+	if h.typ == typeData {
+		return s.readData(br, h)
+	}
+	p, err := br.Peek(int(h.length))
+	if err != nil {
+		return midFrame(err)
+	}
+	err = s.handle(h, p)
+	discard(br, len(p))
+	return err
+}
+
+// discard drops what was peeked.
+func discard(br *bufio.Reader, n int) { _, _ = br.Discard(n) }
+
+// midFrame corrects the error of a read that ended inside of a frame.
+func midFrame(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// readData moves a payload into its stream's queue.
+func (s *Session) readData(br *bufio.Reader, h header) error {
+	n := int(h.length)
+	st, err := s.lookup(h)
+	if err != nil {
+		return err
+	}
+	wanted := false
+	if st != nil {
+		if wanted, err = st.admit(n); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !wanted: // for a stream that was just closed here
+		_, err := br.Discard(n)
+		return midFrame(err)
+	case n <= smallPayload:
+		p, err := br.Peek(n)
+		if err != nil {
+			return midFrame(err)
+		}
+		st.onSmallData(p)
+		discard(br, n)
+		return nil
+	default:
+		c := getChunk(n)
+		if _, err := io.ReadFull(br, c.b[:n]); err != nil {
+			putChunk(c)
+			return midFrame(err)
+		}
+		c.w = n
+		st.onData(c)
+		return nil
+	}
+}
+
+// handle takes a frame other than DATA, whole and of the right size.
+func (s *Session) handle(h header, p []byte) error {
+	switch h.typ {
+	case typePing:
+		s.mu.Lock()
+		// One answer is enough for any number of pings: the last one.
+		s.pongDue, s.pongID = true, binary.BigEndian.Uint64(p)
+		s.mu.Unlock()
+		s.kickControl()
+		return nil
+	case typePong:
+		return s.onPong(binary.BigEndian.Uint64(p))
+	case typeGoAway:
+		r, err := parseReason(p)
+		if err != nil {
+			return err
+		}
+		return s.onGoAway(r)
+	case typeOpen:
+		o, err := parseOpen(p)
+		if err != nil {
+			return err
+		}
+		return s.onOpen(h.stream, o)
+	}
+
+	st, err := s.lookup(h)
+	if err != nil {
+		return err
+	}
+	// Even for a stream that is gone, the payload has to make sense.
+	switch h.typ {
+	case typeOpened, typeWindow:
+		credit, err := parseCredit(p)
+		if err != nil || st == nil {
+			return err
+		}
+		if h.typ == typeOpened {
+			return st.onOpened(credit)
+		}
+		return st.onWindow(credit)
+	case typeReset:
+		r, err := parseReason(p)
+		if err != nil || st == nil {
+			return err
+		}
+		st.onReset(r)
+		return nil
+	case typeFin:
+		if st != nil {
+			return st.onFin()
+		}
+	case typeStop:
+		if st != nil {
+			return st.onStop()
+		}
+	}
+	return nil
+}
+
+// lookup finds a frame's stream. It is nil if the stream once was: IDs only
+// rise, so every ID up to the highest one opened has been used or skipped, and
+// no memory of closed streams is needed to tell late frames from wrong ones.
+func (s *Session) lookup(h header) (*Stream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.streams[h.stream]; st != nil {
+		return st, nil
+	}
+	if s.ours(h.stream) && h.stream < s.nextID || !s.ours(h.stream) && h.stream <= s.peerID {
+		return nil, nil
+	}
+	return nil, violation("%s on stream %d, which was never opened", shapes[h.typ].name, h.stream)
+}
+
+// ours reports whether this side opens the stream with this ID.
+func (s *Session) ours(id uint32) bool { return id%2 == s.nextID%2 }
+
+func (s *Session) onGoAway(r reason) error {
+	gone := &GoAwayError{r.code, r.message}
+	s.mu.Lock()
+	s.goneAway = gone
+	s.mu.Unlock()
+	s.log.Debug("other side goes away", "role", s.role, "reason", gone)
+	if r.final() {
+		s.end(gone, nil)
+		return errHungUp
+	}
+	return nil
+}
+
+// onOpen takes a stream that the other side opens.
+func (s *Session) onOpen(id uint32, o openPayload) error {
+	s.mu.Lock()
+	if s.ours(id) {
+		s.mu.Unlock()
+		return violation("OPEN of stream %d by the %v's other side", id, s.role)
+	}
+	if id <= s.peerID {
+		s.mu.Unlock()
+		return violation("OPEN of stream %d after stream %d", id, s.peerID)
+	}
+	s.peerID = id
+	code := ""
+	switch {
+	case s.leaving:
+		code = CodeGoingAway
+	case s.held >= s.cfg.MaxStreams || len(s.backlog) == cap(s.backlog):
+		code = CodeLimitReached
+	}
+	if s.cause != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	if code != "" {
+		s.mu.Unlock()
+		return s.refuse(id, code)
+	}
+	st := newStream(s, id, string(o.target), false)
+	st.recvCredit = EarlyWindow
+	st.sendCredit = int64(o.window)
+	s.streams[id] = st
+	s.held++
+	s.mu.Unlock()
+	s.backlog <- &Incoming{st: st} // has room: only this goroutine puts in
+	return nil
+}

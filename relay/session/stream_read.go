@@ -1,0 +1,181 @@
+package session
+
+import (
+	"io"
+	"os"
+)
+
+// maxRead bounds what one Read copies while it holds the stream's lock, which
+// the read loop of the whole session may wait for.
+const maxRead = 256 << 10
+
+// Read implements net.Conn. Bytes that had arrived before the session ended
+// are still read; after a reset they are not.
+func (st *Stream) Read(p []byte) (int, error) {
+	st.readMu.Lock()
+	defer st.readMu.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := st.await(); err != nil {
+		return 0, err
+	}
+	defer st.mu.Unlock()
+	n := st.queue.read(p[:min(len(p), maxRead)])
+	st.consume(n)
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo: it writes received bytes to w from where
+// they are, without a buffer of its own, until the other side writes no more.
+func (st *Stream) WriteTo(w io.Writer) (n int64, err error) {
+	for {
+		c, err := st.take()
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		m, err := w.Write(c.b[c.r:c.w])
+		if m < 0 || m > c.w-c.r {
+			panic("session: WriteTo: invalid Write count")
+		}
+		if m < c.w-c.r && err == nil {
+			err = io.ErrShortWrite
+		}
+		n += int64(m)
+		c.r += m
+		st.giveBack(c, m)
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// take waits for bytes and takes the first chunk out of the queue.
+func (st *Stream) take() (*chunk, error) {
+	st.readMu.Lock()
+	defer st.readMu.Unlock()
+	if err := st.await(); err != nil {
+		return nil, err
+	}
+	defer st.mu.Unlock()
+	return st.queue.pop(), nil
+}
+
+// giveBack returns a chunk of which n bytes were used. Only now the other side
+// may send more: a slow destination slows the sender.
+func (st *Stream) giveBack(c *chunk, n int) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if c.r < c.w && st.recvErr == nil {
+		st.queue.unpop(c)
+	} else {
+		putChunk(c)
+	}
+	st.consume(n)
+}
+
+// await waits until there are bytes to read and returns nil with mu held, or
+// returns why there will be none, with mu not held. readMu is held.
+func (st *Stream) await() error {
+	for {
+		passed := st.readDeadline.wait()
+		st.mu.Lock()
+		err := st.recvErr
+		switch {
+		case err != nil:
+		case expired(passed):
+			st.mu.Unlock()
+			return os.ErrDeadlineExceeded
+		case st.queue.size > 0:
+			return nil
+		case st.finRecv:
+			err = io.EOF
+		case st.s.ended():
+			err = st.s.endErr
+		default:
+			st.mu.Unlock()
+			select {
+			case <-st.readable:
+			case <-passed:
+			case <-st.s.done:
+			}
+			continue
+		}
+		st.readDone = true
+		st.settle()
+		st.mu.Unlock()
+		return err
+	}
+}
+
+// consume counts n bytes as read and lets the other side send as many more,
+// in steps of half a window. mu is held.
+func (st *Stream) consume(n int) {
+	if st.finRecv || st.recvErr != nil {
+		st.settle()
+		return
+	}
+	st.consumed += n
+	if st.consumed < st.window/2 {
+		return
+	}
+	s := st.s
+	now := s.now()
+	credit := st.consumed
+	// A sender that waits for the window alone gets half of it per half round
+	// trip. If half went faster than one round trip, the window and not the path
+	// may be what limits the stream: double it.
+	if st.window < s.cfg.MaxWindow {
+		s.wantRTT(now)
+		if int64(now-st.updated) < s.rtt.Load() {
+			grown := s.grow(min(st.window, s.cfg.MaxWindow-st.window))
+			st.window += grown
+			credit += grown
+		}
+	}
+	st.updated = now
+	st.consumed = 0
+	st.recvCredit += int64(credit)
+	st.creditDue += uint32(credit)
+	st.enqueue()
+}
+
+// admit counts n arriving bytes and reports whether anybody wants them.
+func (st *Stream) admit(n int) (bool, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if err := st.answeredFirst(typeData); err != nil {
+		return false, err
+	}
+	if st.finRecv {
+		return false, violation("DATA on stream %d after FIN", st.id)
+	}
+	if int64(n) > st.recvCredit {
+		return false, violation("DATA of %d bytes on stream %d, whose window has %d left", n, st.id, st.recvCredit)
+	}
+	st.recvCredit -= int64(n)
+	return st.recvErr == nil, nil
+}
+
+func (st *Stream) onSmallData(p []byte) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.recvErr == nil {
+		st.queue.add(p)
+		post(st.readable)
+	}
+}
+
+func (st *Stream) onData(c *chunk) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.recvErr != nil { // closed while the payload was on its way
+		putChunk(c)
+		return
+	}
+	st.queue.push(c)
+	post(st.readable)
+}
