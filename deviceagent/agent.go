@@ -208,12 +208,28 @@ func (a *Agent) check(s *signaler.Signal) *signaler.Refusal {
 		_, no := a.rawTarget(targets)
 		return no
 	}
-	for _, name := range targets {
+	for _, name := range named(targets) {
 		if _, ok := a.cfg.Targets.Find(name); !ok {
-			return notAllowed(name)
+			return a.missing(targets, name)
 		}
 	}
 	return nil
+}
+
+// named is what a request without a target means.
+func named(targets []string) []string {
+	if len(targets) == 0 {
+		return []string{wire.DefaultTarget}
+	}
+	return targets
+}
+
+// missing refuses a target that is not on the list.
+func (a *Agent) missing(targets []string, name string) *signaler.Refusal {
+	if len(targets) == 0 {
+		return refuse("target_required", "the request names no target, and this device has none called %q", wire.DefaultTarget)
+	}
+	return notAllowed(name)
 }
 
 func (a *Agent) checkRelay(raw string) *signaler.Refusal {

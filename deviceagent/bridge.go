@@ -48,19 +48,14 @@ func reason(ctx context.Context, err error) string {
 
 // rawTarget is the one target of a raw bridge.
 func (a *Agent) rawTarget(targets []string) (Target, *signaler.Refusal) {
-	switch len(targets) {
-	case 0:
-		if t, ok := a.cfg.Targets.Find("default"); ok {
-			return t, nil
-		}
-		return nil, refuse("target_required", `a raw bridge has to name its target: this device has none called "default"`)
-	case 1:
-		if t, ok := a.cfg.Targets.Find(targets[0]); ok {
-			return t, nil
-		}
-		return nil, notAllowed(targets[0])
+	if len(targets) > 1 {
+		return nil, refuse("target_required", "a raw bridge has one target, not %d", len(targets))
 	}
-	return nil, refuse("target_required", "a raw bridge has one target, not %d", len(targets))
+	name := named(targets)[0]
+	if t, ok := a.cfg.Targets.Find(name); ok {
+		return t, nil
+	}
+	return nil, a.missing(targets, name)
 }
 
 func (a *Agent) serveRaw(ctx context.Context, s *signaler.Signal, names []string) error {
@@ -141,8 +136,8 @@ func (a *Agent) serveStream(ctx context.Context, in *session.Incoming, allowed [
 	no := notAllowed(name)
 	switch {
 	case !ok:
-	case len(allowed) > 0 && !slices.Contains(allowed, name):
-		no = refuse("target_not_allowed", "this bridge was opened for %s, not for %q", wire.JoinTargets(allowed), name)
+	case !slices.Contains(named(allowed), name):
+		no = refuse("target_not_allowed", "this bridge was opened for %s, not for %q", wire.JoinTargets(named(allowed)), name)
 	default:
 		local, err := a.dialTarget(ctx, target)
 		if err == nil {

@@ -19,9 +19,10 @@
 // # Targets
 //
 // Nothing is reachable unless Config.Targets names it (Target). The requester
-// says a name; what the name means is decided here. A bridge whose signal
-// names targets serves no others, whatever the list allows: the relay has
-// authorized its principal for those only, and cannot see into a session.
+// says a name; what the name means is decided here. A bridge serves the targets
+// its signal names and no others, whatever the list allows: the relay has
+// authorized its principal for those only, and cannot see into a session. A
+// signal that names none means the target "default".
 //
 // # Codes of a refusal
 //
@@ -31,7 +32,7 @@
 //	replayed            it has been here before
 //	relay_not_allowed   its relay's host is not on this device's list
 //	target_not_allowed  its target is not on this device's list
-//	target_required     a raw bridge has to name one target
+//	target_required     no target is named and there is no default, or a raw bridge names several
 //	dial_failed         the target cannot be connected
 //	limit_reached       too many bridges or streams
 //	stopping            the agent stops

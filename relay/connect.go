@@ -163,7 +163,7 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 	}
 	targets, _ := wire.SplitTargets(b.target) // parseConnect has checked it
 	if len(targets) == 0 {
-		targets = []string{""} // whatever the device allows: only an unrestricted principal may
+		targets = []string{""} // the device's default
 	}
 	for _, target := range targets {
 		if err := b.principal.Allow(b.deviceID, target); err != nil {

@@ -137,7 +137,7 @@ func writeProblem(w http.ResponseWriter, p wire.Problem) {
 	}
 	switch p.Status {
 	case http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", `Bearer realm="bridge"`)
+		h.Set("WWW-Authenticate", auth.Challenge)
 	case http.StatusUpgradeRequired:
 		h.Set("Upgrade", "websocket") // RFC 9110 section 15.5.22
 		h.Set("Connection", "Upgrade")

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,20 @@ type memListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
+	last   atomic.Pointer[mutedConn] // the newest dialled
+}
+
+// mutedConn can have a network that swallows whatever is written.
+type mutedConn struct {
+	net.Conn
+	muted atomic.Bool
+}
+
+func (c *mutedConn) Write(p []byte) (int, error) {
+	if c.muted.Load() {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }
 
 func newMemListener() *memListener {
@@ -51,9 +66,11 @@ func (l *memListener) Close() error {
 func (l *memListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
 func (l *memListener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
+	near, theirs := net.Pipe()
+	ours := &mutedConn{Conn: near}
 	select {
 	case l.conns <- theirs:
+		l.last.Store(ours)
 		return ours, nil
 	case <-l.closed:
 		return nil, errors.New("connection refused")
@@ -96,10 +113,7 @@ func inBubble(t *testing.T, change func(*relay.Config), f func(n *node)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := &node{t: t, ln: newMemListener(), signals: make(chan *signaler.Signal, 100), log: new(strings.Builder), stopped: make(chan error, 1)}
-		var err error
-		if n.ring, err = token.NewRing(token.NewKey()); err != nil {
-			t.Fatal(err)
-		}
+		n.ring = mustRing(t)
 		cfg := relay.Config{
 			PublicURL: "ws://relay.test/front",
 			Auth:      auth.AllowAll{},
@@ -114,6 +128,7 @@ func inBubble(t *testing.T, change func(*relay.Config), f func(n *node)) {
 		if change != nil {
 			change(&cfg)
 		}
+		var err error
 		if n.srv, err = relay.New(cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -240,3 +255,12 @@ func echo(t *testing.T, from, to *ws.Conn) {
 }
 
 const second = time.Second
+
+func mustRing(t *testing.T) *token.Ring {
+	t.Helper()
+	r, err := token.NewRing(token.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

@@ -16,15 +16,17 @@
 //	deviceId      who is meant
 //	target        what the requester wants to reach, by name
 //	principal     who asks, in the relay's words
-//	expiresAt     RFC 3339, UTC, whole seconds; after it the token is dead
+//	expiresAt     as 2006-01-02T15:04:05Z, one text per time; after it the token is dead
 //	rejectUrl     where to POST {"code","message"} to refuse; a secret
 //	subprotocols  what the requester speaks, best first
 //	sig           base64url of an Ed25519 signature
 //
-// Parse is strict about what it knows: one object, no member twice, names in
-// this exact case, right types, no trailing bytes. Members it does not know are
-// passed over: devices are upgraded last, so an old agent has to live with a
-// newer relay. A change of meaning raises v, which Parse refuses.
+// Parse is strict about what it knows: one object, no member twice, none of
+// these names in another case (a reader that folds case, as encoding/json does,
+// would read another signal), right types, no trailing bytes. null is absent.
+// Members it does not know are passed over: devices are upgraded last, so an
+// old agent has to live with a newer relay. A change of meaning raises v, which
+// Parse refuses.
 //
 // # Delivery
 //
@@ -33,6 +35,8 @@
 // device accepted it. The only proof is that the device dials. A signal may
 // arrive late, twice, or never; the bridge token works once, so none of that
 // joins wrongly.
+//
+// On the device a source hands a Handler one Delivery after the other.
 //
 // # Implementations
 //

@@ -115,6 +115,13 @@ func TestAuthenticate(t *testing.T) {
 	}
 }
 
+func TestAHugeKeyIsNotHashed(t *testing.T) {
+	_, err := golden(t).Authenticate(request("X-Api-Key", strings.Repeat("A", 1<<20)))
+	if err == nil || !strings.Contains(err.Error(), "longer than any API key") {
+		t.Error(err)
+	}
+}
+
 func TestTheKeyIsNotReadFromTheURL(t *testing.T) {
 	r := httptest.NewRequest("GET", "/bridge/connect?X-Api-Key="+opsKey+"&apiKey="+opsKey+"&access_token="+opsKey, nil)
 	if p, err := golden(t).Authenticate(r); !errors.Is(err, auth.ErrNoCredentials) || p != nil {

@@ -31,8 +31,8 @@ type Config struct {
 type Request struct {
 	Device string
 	// Targets the bridge may be used for. The relay checks that the principal may
-	// reach them, the device serves no others on this bridge. Empty: whatever the
-	// device allows.
+	// reach them, the device serves no others on this bridge. Empty: its target
+	// "default".
 	Targets []string
 	Data    string // opaque, handed to the device
 }
@@ -123,14 +123,14 @@ func connectURL(cfg Config, req Request) (*url.URL, error) {
 		return nil, err
 	}
 	if err := wire.CheckDeviceID(req.Device); err != nil {
-		return nil, fmt.Errorf("device ID %q %w", req.Device, err)
+		return nil, badRequest("device ID %q %w", req.Device, err)
 	}
 	target := wire.JoinTargets(req.Targets)
 	if _, err := wire.SplitTargets(target); err != nil {
-		return nil, fmt.Errorf("target %w", err)
+		return nil, badRequest("target %w", err)
 	}
 	if err := wire.CheckRequestData(req.Data); err != nil {
-		return nil, fmt.Errorf("request data %w", err)
+		return nil, badRequest("request data %w", err)
 	}
 	q := url.Values{wire.ParamDeviceID: {req.Device}}
 	if target != "" {

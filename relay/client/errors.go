@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
@@ -49,9 +52,21 @@ func fromHandshake(err error) error {
 	}
 	e.Code, e.Detail, e.Hint, e.BridgeID, e.DeviceCode = p.Code, p.Detail, p.Hint, p.BridgeID, p.DeviceCode
 	if e.Detail == "" {
-		e.Detail = p.Title
+		e.Detail = sentence(p.Title)
 	}
 	return e
+}
+
+// sentence makes a title go on after "bridge: ".
+func sentence(title string) string {
+	title = strings.TrimSuffix(title, ".")
+	r, n := utf8.DecodeRuneInString(title)
+	return string(unicode.ToLower(r)) + title[n:]
+}
+
+// badRequest is what the relay would have answered, known without asking it.
+func badRequest(format string, args ...any) error {
+	return &Error{Code: wire.BadRequest, Detail: fmt.Errorf(format, args...).Error()}
 }
 
 // guess is the code for a status without a problem body.
@@ -84,7 +99,7 @@ func fromClose(err error) error {
 	switch {
 	case e.Detail != "":
 	case ok:
-		e.Detail = o.Title
+		e.Detail = sentence(o.Title)
 	default:
 		e.Detail = c.Error()
 	}

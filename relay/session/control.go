@@ -64,7 +64,7 @@ func (s *Session) controlLoop() {
 				return
 			}
 			more = s.writeControl(false)
-			<-s.writeLock
+			s.writeLock.unlock()
 		}
 	}
 }
@@ -78,10 +78,10 @@ func (s *Session) sayFarewell() {
 	if !polite {
 		return
 	}
-	s.writeLock <- struct{}{} // its holder is writing one frame and then sees that the session has ended
+	s.writeLock.lock() // its holder is writing one frame and then sees that the session has ended
 	for s.writeControl(true) {
 	}
-	<-s.writeLock
+	s.writeLock.unlock()
 }
 
 // writeControl sends one message of control frames, if any is due, and reports

@@ -36,7 +36,7 @@ func (s *Session) Open(ctx context.Context, target string) (*Stream, error) {
 		}))
 		s.putFrame(f)
 	}
-	<-s.writeLock
+	s.writeLock.unlock()
 	if err != nil {
 		return fail(err)
 	}
@@ -153,7 +153,7 @@ func (in *Incoming) accept() error {
 	case <-s.done:
 		return s.endErr
 	}
-	defer func() { <-s.writeLock }()
+	defer s.writeLock.unlock()
 	if s.ended() {
 		return s.endErr
 	}

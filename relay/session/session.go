@@ -31,7 +31,7 @@ type Session struct {
 	// writeLock is the right to call t.WriteFrame. A channel and not a mutex:
 	// waiters are served in turn, which is what makes streams share the bridge
 	// frame by frame, and they can wait for a deadline at the same time.
-	writeLock  chan struct{}
+	writeLock  lock
 	frames     sync.Pool // *frameBuf for dataSize
 	idleFrames sync.Pool // *frameBuf for idleSize
 
@@ -93,7 +93,7 @@ func New(t Transport, role Role, cfg Config) (*Session, error) {
 		log:       cfg.Logger,
 		done:      make(chan struct{}),
 		stopped:   make(chan struct{}),
-		writeLock: make(chan struct{}, 1),
+		writeLock: make(lock, 1),
 		kick:      make(chan struct{}, 1),
 		backlog:   make(chan *Incoming, cfg.AcceptBacklog),
 		start:     time.Now(),

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -56,6 +57,7 @@ func TestOpenCancelled(t *testing.T) {
 		wantErr(t, "open a", err, context.DeadlineExceeded)
 		_, err = req.Open(ctx, "a")
 		wantErr(t, "open with a dead ctx", err, context.DeadlineExceeded)
+		synctest.Wait()
 
 		ctx, cancelB := context.WithCancelCause(context.Background())
 		opened := make(chan error)
@@ -74,23 +76,32 @@ func TestOpenCancelled(t *testing.T) {
 			t.Errorf("accept: %v", err)
 		}
 
-		// The answer crosses the reset: the session lives on.
-		ctx, cancelC := context.WithCancel(context.Background())
-		go func() { _, err := req.Open(ctx, "c"); opened <- err }()
-		in, err = dev.Accept(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		go in.Accept()
-		cancelC()
-		<-opened
-		synctest.Wait()
-		if _, err := req.Ping(context.Background()); err != nil {
-			t.Error(err)
-		}
 		if req.NumStreams() != 0 || dev.NumStreams() != 0 {
 			t.Error("streams left")
 		}
+	})
+}
+
+// The answer to an OPEN crosses the RESET of an opener that gave up.
+func TestLateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := longPath(time.Second)
+		req := start(t, x, session.Requester, session.Config{})
+		dev := start(t, y, session.Device, session.Config{})
+		wait := serve(dev, func(st *session.Stream) { st.Write([]byte("late")); echo(st) })
+		ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+		defer cancel()
+		_, err := req.Open(ctx, "c")
+		wantErr(t, "open", err, context.DeadlineExceeded)
+		if _, err := req.Ping(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if req.NumStreams() != 0 || dev.NumStreams() != 0 || dev.Held() != 0 {
+			t.Error("streams left")
+		}
+		req.Close()
+		dev.Close()
+		wait()
 	})
 }
 
@@ -203,6 +214,7 @@ func TestGoAway(t *testing.T) {
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		req, dev, _ := pipePair(t, session.Config{})
+		synctest.Wait() // else Close may come before Run and just hang up
 		began := time.Now()
 		req.Close()
 		if err := <-req.ran; err != nil {
@@ -225,6 +237,7 @@ func TestClose(t *testing.T) {
 
 		// Both at once.
 		req, dev, _ = pipePair(t, session.Config{})
+		synctest.Wait()
 		var wg sync.WaitGroup
 		wg.Go(func() { req.Close() })
 		wg.Go(func() { dev.Close() })
@@ -241,6 +254,7 @@ func TestCloseStalled(t *testing.T) {
 		a, b := net.Pipe()
 		defer b.Close()
 		s := start(t, session.NetTransport(a), session.Device, session.Config{})
+		synctest.Wait()
 		began := time.Now()
 		s.Close()
 		if d := time.Since(began); d != 2*time.Second {
@@ -366,18 +380,24 @@ func TestPing(t *testing.T) {
 	})
 }
 
-// blocked starts one of every call that waits on s. The returned function
+// blocked starts one of every call that waits; full is not read. The returned function
 // checks that all have ended with such an error.
-func blocked(t *testing.T, s, other *side) (check func(want func(error) bool)) {
+func blocked(t *testing.T, s *side, a, full *session.Stream) (check func(want func(error) bool)) {
 	t.Helper()
-	a, _ := open(t, s, other)
 	calls := map[string]func() error{
-		"read":     func() error { _, err := a.Read(make([]byte, 1)); return err },
-		"write to": func() error { _, err := a.WriteTo(io.Discard); return err },
-		"write":    func() error { _, err := a.Write(make([]byte, 1<<20)); return err },
-		"open":     func() error { _, err := s.Open(context.Background(), "never answered"); return err },
-		"accept":   func() error { _, err := s.Accept(context.Background()); return err },
-		"done":     func() error { <-s.Done(); return s.Err() },
+		"read":      func() error { _, err := a.Read(make([]byte, 1)); return err },
+		"write to":  func() error { _, err := a.WriteTo(io.Discard); return err },
+		"write":     func() error { _, err := full.Write(make([]byte, 1<<20)); return err },
+		"read from": func() error { _, err := full.ReadFrom(bytes.NewReader(make([]byte, 1<<20))); return err },
+		"open":      func() error { _, err := s.Open(context.Background(), "never answered"); return err },
+		"accept": func() error {
+			for {
+				if _, err := s.Accept(context.Background()); err != nil {
+					return err
+				}
+			}
+		},
+		"done": func() error { <-s.Done(); return s.Err() },
 	}
 	results := map[string]chan error{}
 	for name, call := range calls {
@@ -436,7 +456,9 @@ func TestEndWhileBlocked(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca, cb := net.Pipe()
 				a, b, stop := pair(t, ca, cb, session.Config{})
-				checkA, checkB := blocked(t, a, b), blocked(t, b, a)
+				ax, bx := open(t, a, b)
+				ay, by := open(t, a, b)
+				checkA, checkB := blocked(t, a, ax, ay), blocked(t, b, bx, by)
 				synctest.Wait()
 				c.end(a, ca)
 				checkA(c.here)

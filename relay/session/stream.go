@@ -18,9 +18,9 @@ type Stream struct {
 	target string
 	local  bool // opened by this side
 
-	readMu   sync.Mutex    // held by the one goroutine that waits to read
+	reading  lock          // held by the one goroutine that waits to read
 	readable chan struct{} // holds one token: look at the receiving half again
-	writeMu  sync.Mutex    // held for one Write, so that writes do not mix
+	writing  lock          // held for one Write, so that writes do not mix
 	credited chan struct{} // holds one token: sendCredit has grown
 	sendDone chan struct{} // closed when sendErr is set
 	answered chan struct{} // of local streams: closed when the other side has answered
@@ -61,13 +61,22 @@ type Stream struct {
 
 var _ net.Conn = (*Stream)(nil)
 
+// A lock is a mutex that is held while its holder waits for the other side. As
+// a channel it lets synctest see who waits; a sync.Mutex would look busy.
+type lock chan struct{}
+
+func (l lock) lock()   { l <- struct{}{} }
+func (l lock) unlock() { <-l }
+
 func newStream(s *Session, id uint32, target string, local bool) *Stream {
 	return &Stream{
 		s:        s,
 		id:       id,
 		target:   target,
 		local:    local,
+		reading:  make(lock, 1),
 		readable: make(chan struct{}, 1),
+		writing:  make(lock, 1),
 		credited: make(chan struct{}, 1),
 		sendDone: make(chan struct{}),
 		window:   s.cfg.InitialWindow,

@@ -12,8 +12,8 @@ const maxRead = 256 << 10
 // Read implements net.Conn. Bytes that had arrived before the session ended
 // are still read; after a reset they are not.
 func (st *Stream) Read(p []byte) (int, error) {
-	st.readMu.Lock()
-	defer st.readMu.Unlock()
+	st.reading.lock()
+	defer st.reading.unlock()
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -55,8 +55,8 @@ func (st *Stream) WriteTo(w io.Writer) (n int64, err error) {
 
 // take waits for bytes and takes the first chunk out of the queue.
 func (st *Stream) take() (*chunk, error) {
-	st.readMu.Lock()
-	defer st.readMu.Unlock()
+	st.reading.lock()
+	defer st.reading.unlock()
 	if err := st.await(); err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (st *Stream) giveBack(c *chunk, n int) {
 }
 
 // await waits until there are bytes to read and returns nil with mu held, or
-// returns why there will be none, with mu not held. readMu is held.
+// returns why there will be none, with mu not held. reading is held.
 func (st *Stream) await() error {
 	for {
 		passed := st.readDeadline.wait()

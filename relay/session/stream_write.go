@@ -8,8 +8,8 @@ import (
 // Write implements net.Conn. It returns when the transport has taken the
 // bytes, which is not yet the other side's application.
 func (st *Stream) Write(p []byte) (n int, err error) {
-	st.writeMu.Lock()
-	defer st.writeMu.Unlock()
+	st.writing.lock()
+	defer st.writing.unlock()
 	if len(p) == 0 {
 		return 0, st.canWrite()
 	}
@@ -72,8 +72,8 @@ func (st *Stream) ReadFrom(r io.Reader) (n int64, err error) {
 // sendBuffer sends n bytes of payload that lie in b behind room for headroom
 // and header.
 func (st *Stream) sendBuffer(b []byte, n int) (sent int, err error) {
-	st.writeMu.Lock()
-	defer st.writeMu.Unlock()
+	st.writing.lock()
+	defer st.writing.unlock()
 	for sent < n {
 		m, err := st.takeTurn(n - sent)
 		if err != nil {
@@ -94,7 +94,7 @@ func (st *Stream) sendData(b []byte, n int) error {
 	end := s.headroom + headerSize + n
 	putHeader(b[s.headroom:], typeData, n, st.id)
 	err := s.emit(b[:end:end])
-	<-s.writeLock
+	s.writeLock.unlock()
 	return err
 }
 
@@ -118,10 +118,10 @@ func (st *Stream) writeErr() error {
 }
 
 // awaitCredit waits until the other side takes more. Like all waits for
-// credit it holds writeMu: there is one token to wait for.
+// credit it is under writing: there is one token to wait for.
 func (st *Stream) awaitCredit() error {
-	st.writeMu.Lock()
-	defer st.writeMu.Unlock()
+	st.writing.lock()
+	defer st.writing.unlock()
 	return st.waitCredit()
 }
 
@@ -145,7 +145,7 @@ func (st *Stream) waitCredit() error {
 
 // takeTurn waits until the other side takes more and until it is the stream's
 // turn to send, and takes up to n bytes of credit. It returns with the write
-// lock held, unless it fails. writeMu is held.
+// lock held, unless it fails. writing is held.
 func (st *Stream) takeTurn(n int) (int, error) {
 	s := st.s
 	for {
@@ -169,7 +169,7 @@ func (st *Stream) takeTurn(n int) (int, error) {
 		err := st.writeErr()
 		if err != nil {
 			st.mu.Unlock()
-			<-s.writeLock
+			s.writeLock.unlock()
 			return 0, err
 		}
 		n = int(min(int64(n), st.sendCredit))

@@ -12,11 +12,11 @@ type Log struct {
 	Format string `envconfig:"LOG_FORMAT" default:"text" desc:"text or json"`
 }
 
-// New makes the logger.
-func (l Log) New(w io.Writer) (*slog.Logger, error) {
+// New makes the logger. Its errors name the variables with their prefix.
+func (l Log) New(prefix string, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-		return nil, fmt.Errorf("LOG_LEVEL: %q is not debug, info, warn or error", l.Level)
+		return slog.New(slog.DiscardHandler), fmt.Errorf("%s_LOG_LEVEL: %q is not debug, info, warn or error", prefix, l.Level)
 	}
 	o := &slog.HandlerOptions{Level: level}
 	switch l.Format {
@@ -25,5 +25,5 @@ func (l Log) New(w io.Writer) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, o)), nil
 	}
-	return nil, fmt.Errorf("LOG_FORMAT: %q is neither text nor json", l.Format)
+	return slog.New(slog.DiscardHandler), fmt.Errorf("%s_LOG_FORMAT: %q is neither text nor json", prefix, l.Format)
 }

@@ -84,7 +84,9 @@ func (f Faults) Error() string {
 }
 
 // Load fills spec, a pointer to a struct, from the variables that start with
-// prefix and an underscore. After an error, spec is as before.
+// prefix and an underscore. Fields whose variable is wrong stay as they are; all
+// others are filled even then, so that a main can look for faults of its own
+// and report everything at once.
 func Load(prefix string, spec any) error {
 	vars, err := collect(prefix, spec)
 	if err != nil {
@@ -103,13 +105,13 @@ func Load(prefix string, spec any) error {
 		values[i] = value
 	}
 	faults = append(faults, unknown(prefix, vars, os.Environ())...)
-	if len(faults) > 0 {
-		return faults
-	}
 	for i, value := range values {
 		if value.IsValid() {
 			vars[i].field.Set(value)
 		}
+	}
+	if len(faults) > 0 {
+		return faults
 	}
 	return nil
 }

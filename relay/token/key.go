@@ -43,7 +43,7 @@ func NewKey() Key {
 }
 
 // KeyFrom returns the key with these bytes.
-func KeyFrom(b [keySize]byte) Key {
+func KeyFrom(b [32]byte) Key {
 	return Key{func() *[keySize]byte { return &b }}
 }
 

@@ -229,6 +229,10 @@ func TestNothingPrintsKeys(t *testing.T) {
 	}
 	fmt.Fprintln(&out, k.String(), k.GoString(), r.String(), r.GoString())
 
+	if got := fmt.Sprintf("%d %x", k, k); got != "token.Key(redacted) token.Key(redacted)" {
+		t.Errorf("under other verbs a key prints as %s", got)
+	}
+
 	got := strings.ToLower(out.String())
 	forms := map[string]string{
 		"decimal, Go":   "203, 204, 205",

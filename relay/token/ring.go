@@ -47,7 +47,8 @@ var text = base64.RawURLEncoding.Strict()
 
 type keyID [4]byte
 
-// A Ring holds the keys of a node. Its methods may be called concurrently.
+// A Ring holds the keys of a node; NewRing makes it. Its methods may be called
+// concurrently.
 type Ring struct {
 	keys atomic.Pointer[keySet]
 }

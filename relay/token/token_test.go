@@ -259,6 +259,9 @@ func TestEveryLength(t *testing.T) {
 	}
 	refused(t, r, strings.Repeat("A", token.MaxLen+1), "too long", token.ErrMalformed)
 	refused(t, r, strings.Repeat("A", 1<<20), "a megabyte", token.ErrMalformed)
+	if _, err := r.Open(strings.Repeat("A", 1<<20), now); !strings.Contains(err.Error(), "1048576 characters") {
+		t.Errorf("a megabyte was decoded: %v", err)
+	}
 }
 
 func TestUnknownVersion(t *testing.T) {

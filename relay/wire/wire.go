@@ -33,7 +33,7 @@ const (
 const (
 	ParamDeviceID    = "deviceId"    // connect: which device; required
 	ParamRequestData = "requestData" // connect: opaque, handed to the device as it is
-	ParamTarget      = "target"      // connect: target names, separated by commas; the device serves no other on this bridge
+	ParamTarget      = "target"      // connect: target names, separated by commas; the device serves no others on this bridge
 	ParamUpgrade     = "upgrade"     // connect: UpgradeEarly, or absent
 	ParamBridgeToken = "bridgeToken" // accept, reject: the sealed token; a secret
 )
@@ -111,8 +111,9 @@ func CheckTarget(name string) error {
 }
 
 // SplitTargets reads the target parameter: none, or names separated by commas.
-// A raw bridge can use only one; a session opens its streams to any of them.
-// With none, the device's own list is the only limit.
+// A raw bridge can use only one; a session opens its streams to these and to no
+// others, because the relay, which cannot see into it, has authorized these. None
+// means the device's target "default".
 func SplitTargets(s string) ([]string, error) {
 	if s == "" {
 		return nil, nil
@@ -128,6 +129,10 @@ func SplitTargets(s string) ([]string, error) {
 	}
 	return names, nil
 }
+
+// DefaultTarget is what a request without a target means, if the device has one
+// of that name.
+const DefaultTarget = "default"
 
 // JoinTargets is the inverse of SplitTargets.
 func JoinTargets(names []string) string { return strings.Join(names, ",") }

@@ -421,7 +421,8 @@ func (c *Conn) Close() error { return c.CloseWith(1000, "") }
 
 // CloseWith sends a close frame, waits up to CloseTimeout for the other end's,
 // and ends the connection. Reads and writes under way return; data that was not
-// read is lost.
+// read is lost. There is nothing to be done about how a connection ends, so the
+// error is always nil.
 func (c *Conn) CloseWith(code int, reason string) error {
 	if !c.closing.CompareAndSwap(false, true) {
 		<-c.closed
@@ -431,7 +432,8 @@ func (c *Conn) CloseWith(code int, reason string) error {
 	c.stop(cmp.Or(code, 1005), reason)
 	c.drain()
 	c.posts.Wait()
-	return ignoreClosed(c.conn.Close()) // ErrDead or CloseNow were first
+	c.conn.Close()
+	return nil
 }
 
 // stop ends everything but drain. Code 0 says nothing to the other end.
@@ -470,16 +472,9 @@ func (c *Conn) drain() {
 // CloseNow ends the connection without a word.
 func (c *Conn) CloseNow() error {
 	c.stop(0, "")
-	err := c.conn.Close()
+	c.conn.Close()
 	c.posts.Wait()
-	return ignoreClosed(err)
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // An ioLock is a mutex that is held during I/O. It is a channel because testing/synctest

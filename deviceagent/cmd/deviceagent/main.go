@@ -74,16 +74,13 @@ func run(ctx context.Context, args []string, out, logTo io.Writer) error {
 	}
 
 	var c config
-	if err := settings.Load("AGENT", &c); err != nil {
-		return err
-	}
+	loadErr := settings.Load("AGENT", &c)
 	cfg, err := c.prepare()
-	if err != nil {
+	log, logErr := c.Log.New("AGENT", logTo)
+	if err := errors.Join(loadErr, err, logErr); err != nil {
 		return err
 	}
-	if cfg.Logger, err = c.Log.New(logTo); err != nil {
-		return err
-	}
+	cfg.Logger = log
 	cfg.Source, err = fake.NewRemoteSource(fake.RemoteConfig{URL: c.FakeURL, DeviceID: c.DeviceID, Logger: cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("AGENT_FAKE_URL: %w", err)
@@ -92,6 +89,7 @@ func run(ctx context.Context, args []string, out, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer log.Info("agent stopped")
 	return agent.Run(ctx)
 }
 
@@ -106,7 +104,7 @@ func (c *config) prepare() (deviceagent.Config, error) {
 	if err != nil {
 		errs = append(errs, fmt.Errorf("AGENT_CA_FILE: %w", err))
 	}
-	if c.Signals != "fake" {
+	if c.Signals != "fake" && c.Signals != "" { // Load has said that it is missing
 		errs = append(errs, fmt.Errorf("AGENT_SIGNALS: %q is not known; fake is", c.Signals))
 	}
 	return deviceagent.Config{

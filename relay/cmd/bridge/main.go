@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	envsettings "websocketbridge/relay/settings"
 )
 
 func main() {
@@ -44,6 +46,7 @@ where every user of this machine could read it in the process list.
 ` + settingsHelp + `
 
 ` + exitHelp,
+		Version:       envsettings.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

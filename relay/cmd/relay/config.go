@@ -28,7 +28,7 @@ type config struct {
 	APIKeys   string `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
 	TokenKeys string `envconfig:"TOKEN_KEYS" secret:"true" desc:"keys for bridge tokens, see relay token-key; default: a new one at each start"`
 
-	Signaler    string   `envconfig:"SIGNALER" required:"true" example:"fake" desc:"how devices are told; fake: no hub, agents listen at FAKE_LISTEN"`
+	Signaler    string   `envconfig:"SIGNALER" example:"fake" desc:"how devices are told; fake: no hub, agents listen at FAKE_LISTEN"`
 	FakeListen  string   `envconfig:"FAKE_LISTEN" default:"127.0.0.1:7071" desc:"loopback address where agents listen with the fake signaler"`
 	FakeDevices []string `envconfig:"FAKE_DEVICES" desc:"devices the fake hub knows before they first listen"`
 
@@ -100,7 +100,11 @@ func (c *config) prepare() (prepared, error) {
 	if p.relay.PublicURL, err = c.publicURL(); err != nil {
 		bad("PUBLIC_URL", "%w", err)
 	}
-	if c.Signaler != "fake" {
+	switch c.Signaler {
+	case "fake":
+	case "":
+		bad("SIGNALER", "is missing; fake tells agents on this machine, without a hub")
+	default:
 		bad("SIGNALER", "%q is not known; fake is", c.Signaler)
 	}
 	if err := checkLoopback(c.FakeListen); c.Signaler == "fake" && err != nil {

@@ -33,6 +33,7 @@ in files instead, named by the variable with _FILE behind its name.
 
 ` + usage(),
 		Args:          cobra.NoArgs,
+		Version:       settings.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {

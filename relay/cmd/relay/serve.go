@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,15 +20,10 @@ import (
 // serve runs a node until ctx ends and its drain is over.
 func serve(ctx context.Context, logTo io.Writer) error {
 	var c config
-	if err := settings.Load("RELAY", &c); err != nil {
-		return err
-	}
+	loadErr := settings.Load("RELAY", &c)
 	p, err := c.prepare()
-	if err != nil {
-		return err
-	}
-	log, err := c.Log.New(logTo)
-	if err != nil {
+	log, logErr := c.Log.New("RELAY", logTo)
+	if err := errors.Join(loadErr, err, logErr); err != nil {
 		return err
 	}
 	p.relay.Logger = log
@@ -88,6 +84,7 @@ func serve(ctx context.Context, logTo io.Writer) error {
 		log.Warn("RELAY_AUTH=none: everybody who reaches this node may reach every device")
 	}
 	log.Info("relay listens", "public", public.Addr().String(), "url", p.relay.PublicURL, "signaler", c.Signaler, "version", settings.Version())
+	defer log.Info("relay stopped")
 	if err := node.Run(ctx, public, admin); err != nil {
 		return err
 	}
