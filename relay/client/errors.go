@@ -35,11 +35,20 @@ func (e *Error) Temporary() bool {
 	return ok && o.Retry
 }
 
+// An UnreachableError is a relay that gave no answer at all: no way to it, no
+// TLS with it, or a connection that broke while the relay held its answer.
+type UnreachableError struct{ err error }
+
+func (e *UnreachableError) Error() string { return e.err.Error() }
+
+// Unwrap returns what went wrong.
+func (e *UnreachableError) Unwrap() error { return e.err }
+
 // fromHandshake reads the problem in a refused handshake.
 func fromHandshake(err error) error {
 	var h *ws.HandshakeError
 	if !errors.As(err, &h) {
-		return err
+		return &UnreachableError{err}
 	}
 	retry, _ := strconv.Atoi(h.Header.Get("Retry-After"))
 	e := &Error{Status: h.Status, RetryAfter: time.Duration(retry) * time.Second}

@@ -1,0 +1,166 @@
+// Package test_test guards the tree: who may import whom, and that each package
+// says what it is for.
+package test_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "websocketbridge/"
+
+// imports is the table: a package and what it may import of ours. A new package
+// needs a row. Test files may also import what testImports says.
+var imports = map[string][]string{
+	"signaler":              {},
+	"signaler/fake":         {"signaler"},
+	"signaler/signalertest": {"signaler"},
+	"relay":                 {"relay/auth", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
+	"relay/wire":            {},
+	"relay/ws":              {},
+	"relay/token":           {},
+	"relay/auth":            {},
+	"relay/session":         {},
+	"relay/settings":        {},
+	"relay/pump":            {"relay/wire", "relay/ws"},
+	"relay/client":          {"relay/session", "relay/wire", "relay/ws"},
+	"relay/cmd/relay":       {"relay", "relay/auth", "relay/settings", "relay/token", "relay/ws", "signaler/fake"},
+	"relay/cmd/bridge":      {"relay/client", "relay/session", "relay/settings", "relay/wire", "relay/ws"},
+	"deviceagent":           {"relay/session", "relay/wire", "relay/ws", "signaler"},
+	"deviceagent/cmd/deviceagent": {
+		"deviceagent", "relay/settings", "relay/ws", "signaler/fake",
+	},
+	"test":            {},
+	"test/clients":    anything,
+	"test/e2e":        anything,
+	"test/quickstart": anything,
+	"test/readme":     anything,
+}
+
+var anything = []string{"*"}
+
+// Third parties that only some packages may know: a device should not link what
+// it does not use.
+var foreign = map[string][]string{
+	"github.com/spf13/cobra":               {"relay/cmd/relay", "relay/cmd/bridge"},
+	"github.com/gorilla/websocket":         {"relay/ws", "signaler/fake"},
+	"github.com/kelseyhightower/envconfig": {"relay/settings"},
+	"golang.org/x/crypto/chacha20poly1305": {"relay/token"},
+	"testing":                              {"signaler/signalertest"},
+}
+
+func TestImports(t *testing.T) {
+	seen := map[string]bool{}
+	for file := range goFiles(t) {
+		pkg := path.Dir(file)
+		seen[pkg] = true
+		allowed, ok := imports[pkg]
+		if !ok {
+			t.Errorf("%s: package %s has no row in the table of imports", file, pkg)
+			continue
+		}
+		inTest := strings.HasSuffix(file, "_test.go")
+		for _, imp := range importsOf(t, file) {
+			ours, ok := strings.CutPrefix(imp, module)
+			if !ok {
+				if who, ok := foreign[imp]; ok && !inTest && !slices.Contains(who, pkg) && !strings.HasPrefix(pkg, "test") {
+					t.Errorf("%s imports %s; only %v may", file, imp, who)
+				}
+				continue
+			}
+			if ours == pkg || slices.Contains(allowed, ours) || slices.Equal(allowed, anything) {
+				continue
+			}
+			// Between folders only test → deviceagent → relay → signaler, also in tests.
+			if inTest && rank(ours) <= rank(pkg) {
+				continue
+			}
+			t.Errorf("%s imports %s, which the table does not allow", file, ours)
+		}
+	}
+	for pkg := range imports {
+		if !seen[pkg] {
+			t.Errorf("the table has a row for %s, which has no Go files", pkg)
+		}
+	}
+}
+
+// rank orders the folders: each may use those below it.
+func rank(pkg string) int {
+	top, _, _ := strings.Cut(pkg, "/")
+	return slices.Index([]string{"signaler", "relay", "deviceagent", "test"}, top)
+}
+
+func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
+	said := map[string]bool{}
+	for file := range goFiles(t) {
+		if strings.HasSuffix(file, "_test.go") && path.Dir(file) != "test" {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", file), nil, parser.ParseComments|parser.PackageClauseOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := path.Dir(file)
+		said[dir] = said[dir] || f.Doc != nil
+	}
+	for pkg, ok := range said {
+		if !ok {
+			t.Errorf("package %s has no comment", pkg)
+		}
+	}
+}
+
+func TestTopLevel(t *testing.T) {
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"relay", "signaler", "deviceagent", "infra", "test", "go.mod", "go.sum", "Dockerfile", "README.md", "LICENSE"}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(want, e.Name()) {
+			t.Errorf("%s does not belong at the top", e.Name())
+		}
+	}
+}
+
+func importsOf(t *testing.T, file string) (out []string) {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", file), nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, imp := range f.Imports {
+		out = append(out, strings.Trim(imp.Path.Value, `"`))
+	}
+	return out
+}
+
+// goFiles yields every Go file, relative to the top, with slashes.
+func goFiles(t *testing.T) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		err := filepath.WalkDir("..", func(p string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && (d.Name() == "node_modules" || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && p != "..") {
+				return filepath.SkipDir
+			}
+			rel, _ := filepath.Rel("..", p)
+			if strings.HasSuffix(p, ".go") && !yield(filepath.ToSlash(rel)) {
+				return filepath.SkipAll
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
