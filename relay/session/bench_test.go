@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"runtime"
 	"testing"
 
 	"websocketbridge/relay/session"
@@ -120,4 +121,36 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	stop()
 	wait()
+}
+
+// BenchmarkIdleStream reports what an open stream costs while nothing moves,
+// both ends together, after it has been used.
+func BenchmarkIdleStream(b *testing.B) {
+	const streams = 1000
+	for b.Loop() {
+		x, y := tcpPipe(b)
+		req, dev, stop := pair(b, x, y, session.Config{MaxStreams: streams})
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		goroutines := runtime.NumGoroutine()
+		var kept []*session.Stream
+		p := make([]byte, 1000)
+		for range streams {
+			x, y := open(b, req, dev)
+			x.Write(p)
+			io.ReadFull(y, p)
+			kept = append(kept, x, y)
+		}
+		if n := runtime.NumGoroutine(); n > goroutines {
+			b.Errorf("%d goroutines more", n-goroutines)
+		}
+		for range 2 { // twice: a sync.Pool keeps what it has for one collection
+			runtime.GC()
+		}
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/streams, "B/stream")
+		runtime.KeepAlive(kept)
+		stop()
+	}
 }

@@ -39,7 +39,7 @@ const (
 // Config holds the limits and timers of one side. The two sides need not agree.
 type Config struct {
 	// KeepAlive is how long the other side may be silent before it is pinged.
-	// Zero: 15 s. Negative: no pings.
+	// Zero: 15 s. Negative: no pings, and then DeadAfter must be negative as well.
 	KeepAlive time.Duration
 	// DeadAfter is how long the other side may be silent before the session ends
 	// with ErrDead. It must exceed KeepAlive. Zero: 35 s. Negative: never.

@@ -7,7 +7,7 @@ import (
 
 // maxRefusals is how many answers to OPENs beyond the limits may wait to be
 // sent. More: the other side opens streams and does not read the answers.
-const maxRefusals = 1024
+const maxRefusals = 4096
 
 // maxControl is the room that every control frame of a stream at once needs:
 // WINDOW, STOP, FIN and RESET.

@@ -73,9 +73,9 @@
 // 2^31-1 at once. There is no window for the session as a whole: streams ×
 // window is its bound, and a stream that nobody reads holds up no other.
 //
-// A window starts at Config.InitialWindow. When half of it is read within one
-// round trip, it doubles, up to Config.MaxWindow, as far as Config.MaxBuffered
-// for the whole session allows. Round trips are measured by PING when a
+// A window starts at Config.InitialWindow. When it is read at the pace of more
+// than half a window per round trip, it doubles, up to Config.MaxWindow, as far
+// as Config.MaxBuffered for the whole session allows. Round trips are measured by PING when a
 // window may grow and no sample is younger than 5 s.
 //
 // # Timers
@@ -109,7 +109,7 @@
 // above all before; anything before OPENED by the answering side; an OPENED
 // that is the second, comes from the opener or promises less than EarlyWindow;
 // DATA that is empty, after FIN or beyond the window; WINDOW of 0 or beyond
-// 2^31-1; a second FIN or STOP; a PONG without its PING; 1024 refused OPENs whose
+// 2^31-1; a second FIN or STOP; a PONG without its PING; 4096 refused OPENs whose
 // answers are not read. Each ends the session: GOAWAY "protocol", ErrProtocol.
 //
 // # Why

@@ -119,10 +119,20 @@ func (g *gate) WriteFrame(b []byte) error {
 // One stream fills a path of 100 ms: its window grows. What all windows may
 // grow by is bounded, and given back when a stream ends.
 func TestWindowGrows(t *testing.T) {
+	for name, c := range map[string]struct{ initial, roundTrips int }{
+		// A window that does not grow would take 128 and 2048 round trips.
+		"default":  {session.DefaultInitialWindow, 16},
+		"smallest": {session.EarlyWindow, 24},
+	} {
+		t.Run(name, func(t *testing.T) { testWindowGrows(t, c.initial, c.roundTrips) })
+	}
+}
+
+func testWindowGrows(t *testing.T, initial, roundTrips int) {
 	synctest.Test(t, func(t *testing.T) {
 		const bytes, rtt = 32 << 20, 100 * time.Millisecond
 		x, y := longPath(rtt / 2)
-		cfg := session.Config{MaxBuffered: 10 << 20}
+		cfg := session.Config{InitialWindow: initial, MaxBuffered: 4 << 20}
 		req := start(t, x, session.Requester, cfg)
 		dev := start(t, y, session.Device, cfg)
 		a, b := open(t, req, dev)
@@ -139,8 +149,7 @@ func TestWindowGrows(t *testing.T) {
 		if n != bytes || err != nil {
 			t.Fatalf("got %d bytes, %v", n, err)
 		}
-		// A fixed window would take 128 round trips.
-		if took > 16*rtt {
+		if took > time.Duration(roundTrips)*rtt {
 			t.Errorf("32 MiB took %v, which is %d round trips", took, took/rtt)
 		}
 		if n := dev.Grown(); n != 0 {

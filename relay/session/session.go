@@ -177,7 +177,8 @@ func (s *Session) now() time.Duration { return time.Since(s.start) }
 // Close ends the session: it sends what Stream.Close and the like left to be
 // sent, tells the other side, and waits until Run has returned, at most a few
 // seconds. Open streams end on both sides with an error; to let them finish,
-// call GoAway and wait until NumStreams is 0. It returns nil.
+// call GoAway and wait until NumStreams is 0. Before Run it just closes the
+// transport. It returns nil.
 func (s *Session) Close() error {
 	s.end(ErrClosed, &reason{code: CodeClosed})
 	s.mu.Lock()
@@ -248,10 +249,7 @@ func (s *Session) release() {
 func (s *Session) grow(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n = min(n, s.cfg.MaxBuffered-s.grown)
-	if n < dataSize {
-		return 0 // not worth the bookkeeping
-	}
+	n = max(0, min(n, s.cfg.MaxBuffered-s.grown))
 	s.grown += n
 	return n
 }

@@ -125,12 +125,13 @@ func (st *Stream) consume(n int) {
 	s := st.s
 	now := s.now()
 	credit := st.consumed
-	// A sender that waits for the window alone gets half of it per half round
-	// trip. If half went faster than one round trip, the window and not the path
-	// may be what limits the stream: double it.
+	// A sender that only waits for the window is given all of it once per round
+	// trip. If at this pace the reader drains a window in less than two, the
+	// window and not the path may be what limits the stream: double it.
 	if st.window < s.cfg.MaxWindow {
 		s.wantRTT(now)
-		if int64(now-st.updated) < s.rtt.Load() {
+		pace := float64(now-st.updated) / float64(st.consumed)
+		if pace*float64(st.window) < 2*float64(s.rtt.Load()) {
 			grown := s.grow(min(st.window, s.cfg.MaxWindow-st.window))
 			st.window += grown
 			credit += grown

@@ -109,8 +109,9 @@ func TestHalfClose(t *testing.T) {
 		if string(got) != "request" || err != nil {
 			t.Fatalf("got %q, %v", got, err)
 		}
-		if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("write after CloseWrite: %v", err)
+		for _, p := range [][]byte{[]byte("x"), nil} {
+			_, err := a.Write(p)
+			wantErr(t, "write after CloseWrite", err, net.ErrClosed)
 		}
 		// The other direction lives on after the FIN.
 		b.Write([]byte("answer"))

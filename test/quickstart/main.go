@@ -47,7 +47,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	told := ctx
+	ctx, cancel := context.WithCancelCause(told)
 	defer cancel(nil)
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -162,10 +163,10 @@ Or with the real command, from another terminal in this directory:
   go run ./relay/cmd/bridge stdio pump-8 echo     # nobody knows that one
 `, page, relayURL, key, device, device, device)
 	<-ctx.Done()
-	if cause := context.Cause(ctx); cause != context.Canceled {
-		return cause
+	if told.Err() != nil { // by Ctrl-C, which is how it ends
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 func newKey() (string, *auth.Keys, error) {

@@ -9,6 +9,7 @@
 //   {"op":"send","conn":"c1","text":true,"fin":true,"data":"base64"}   one message, or a fragment of one
 //   {"op":"ping","conn":"c1","data":"base64"}      {"event":"pong","conn":"c1","data":"base64"}
 //   {"op":"close","conn":"c1","code":4001,"reason":"…"}               without a code: an empty close frame
+//   {"op":"abort","conn":"c1"}                                       without a word
 //   {"op":"post","conn":"c1","url":"http://…","body":"base64"}         {"event":"posted","conn":"c1","status":204}
 //       {"event":"message","conn":"c1","text":true,"data":"base64"}
 //       {"event":"closed","conn":"c1","code":4001,"reason":"…"}
@@ -49,6 +50,7 @@ const ops = {
   },
   ping({ conn, data }) { conns.get(conn).ping(bytes(data)); },
   close({ conn, code, reason }) { conns.get(conn).close(code, reason); },
+  abort({ conn }) { conns.get(conn)?.terminate(); },
   async post({ conn, url, body }) {
     try {
       const res = await fetch(url, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: bytes(body) });
