@@ -58,9 +58,12 @@ func (x *splice) fromConn() {
 	switch {
 	case err == nil && !x.broken.Load():
 		x.st.CloseWrite()
-	case err == nil || r.err != nil:
-		x.fail(errors.Join(r.err)) // nil: fromStream knew why
+	case err == nil: // fromStream has said why
 		x.st.Reset(x.code, x.message)
+	case r.err != nil:
+		x.fail(r.err)
+		x.st.Reset(x.code, x.message)
+		x.c.Close() // a write to it may still wait
 	case errors.Is(err, ErrStopped):
 		io.Copy(io.Discard, x.c) // it may still take what it is sent, and must not block
 	default:
@@ -82,13 +85,13 @@ func (x *splice) fromStream() {
 		// closes while the question still comes. Linux tells a reset to one caller
 		// only, and the others read an end; EPIPE means that the end came first.
 		if !errors.Is(w.err, syscall.EPIPE) && !errors.Is(w.err, io.ErrClosedPipe) {
-			x.broken.Store(true)
 			x.fail(w.err)
+			x.broken.Store(true)
 		}
 		x.st.CloseRead()
 	default:
 		x.fail(err)
-		Abort(x.c)
+		ResetConn(x.c)
 	}
 }
 
@@ -106,7 +109,7 @@ func (x *splice) watch(finished <-chan struct{}) {
 	reset, stopped := st.peerReset != nil, st.stopped
 	st.mu.Unlock()
 	if reset {
-		Abort(x.c)
+		ResetConn(x.c)
 		return
 	}
 	fed := x.fed
@@ -134,13 +137,13 @@ func (x *splice) watch(finished <-chan struct{}) {
 	case <-x.fed:
 		x.c.Close()
 	default:
-		Abort(x.c)
+		ResetConn(x.c)
 	}
 }
 
-// Abort closes a connection so that its other end sees a failure, not an end:
+// ResetConn closes a connection so that its other end sees a failure, not an end:
 // TCP sends a reset. What was written and not yet sent is lost.
-func Abort(c net.Conn) {
+func ResetConn(c net.Conn) {
 	if t, ok := c.(interface{ SetLinger(sec int) error }); ok {
 		t.SetLinger(0)
 	}

@@ -1,0 +1,247 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"websocketbridge/relay/session"
+)
+
+// A spliced stream: far is what the other side of the session holds, prog the
+// program at the other end of the connection.
+type spliced struct {
+	far      *session.Stream
+	prog     *net.TCPConn
+	req, dev *side
+	ran      chan error // what Splice returned
+}
+
+func newSpliced(t *testing.T) *spliced {
+	t.Helper()
+	ta, tb := tcpPipe(t)
+	req, dev, stop := pair(t, ta, tb, session.Config{})
+	far, near := open(t, req, dev)
+	prog, local := tcpPipe(t)
+	x := &spliced{far: far, prog: prog.(*net.TCPConn), req: req, dev: dev, ran: make(chan error, 1)}
+	go func() { x.ran <- near.Splice(local, "target_failed", "it broke") }()
+	t.Cleanup(func() {
+		x.prog.Close()
+		x.far.Close()
+		stop()
+	})
+	return x
+}
+
+func (x *spliced) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-x.ran:
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("Splice does not return")
+		return nil
+	}
+}
+
+func wantText(t *testing.T, what string, r io.Reader, want string) {
+	t.Helper()
+	if got, err := io.ReadAll(r); err != nil || string(got) != want {
+		t.Errorf("%s reads %d bytes, %.20q, %v; want %.20q", what, len(got), got, err, want)
+	}
+}
+
+// isReset: the program was told of a failure, or had been before.
+func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
+
+func TestSpliceHalfClose(t *testing.T) {
+	t.Run("the stream ends first", func(t *testing.T) {
+		x := newSpliced(t)
+		io.WriteString(x.far, "question")
+		x.far.CloseWrite()
+		wantText(t, "program", x.prog, "question")
+		io.WriteString(x.prog, "answer")
+		x.prog.CloseWrite()
+		wantText(t, "stream", x.far, "answer")
+		wantErr(t, "Splice", x.wait(t), nil)
+	})
+	t.Run("the program ends first", func(t *testing.T) {
+		x := newSpliced(t)
+		io.WriteString(x.prog, "question")
+		x.prog.CloseWrite()
+		wantText(t, "stream", x.far, "question")
+		io.WriteString(x.far, "answer")
+		x.far.CloseWrite()
+		wantText(t, "program", x.prog, "answer")
+		wantErr(t, "Splice", x.wait(t), nil)
+	})
+}
+
+// Who closes a stream has not taken back what was written to it.
+func TestSpliceStreamClosed(t *testing.T) {
+	big := strings.Repeat("x", 100<<10)
+	t.Run("while the program talks", func(t *testing.T) {
+		x := newSpliced(t)
+		io.WriteString(x.far, big)
+		x.far.Close()
+		talked := make(chan error, 1)
+		go func() {
+			_, err := x.prog.Write(make([]byte, 1<<20))
+			x.prog.CloseWrite()
+			talked <- err
+		}()
+		if err := <-talked; err != nil {
+			t.Errorf("program writes: %v", err)
+		}
+		wantText(t, "program", x.prog, big)
+		wantErr(t, "Splice", x.wait(t), nil)
+	})
+	t.Run("and the session with it", func(t *testing.T) {
+		x := newSpliced(t)
+		io.WriteString(x.far, big)
+		x.far.Close()
+		x.req.Close()
+		wantText(t, "program", x.prog, big)
+		x.prog.Close()
+		x.wait(t)
+	})
+	t.Run("and the program does not care", func(t *testing.T) {
+		x := newSpliced(t)
+		x.far.Close()
+		wantText(t, "program", x.prog, "")
+		wantErr(t, "Splice", x.wait(t), nil) // after a while, without the program's doing
+	})
+}
+
+// A server that says no to a large upload and closes is heard.
+func TestSpliceEarlyAnswer(t *testing.T) {
+	x := newSpliced(t)
+	io.WriteString(x.far, "header")
+	if _, err := io.ReadFull(x.prog, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	answer := strings.Repeat("no", 50<<10)
+	io.WriteString(x.prog, answer)
+	x.prog.CloseWrite()
+	x.prog.CloseRead()
+	go func() { // an upload that nobody reads, until it is told
+		for {
+			if _, err := x.far.Write(make([]byte, 64<<10)); err != nil {
+				return
+			}
+		}
+	}()
+	if _, err := io.CopyN(io.Discard, x.far, 2); err != nil {
+		t.Fatal(err)
+	}
+	x.prog.Close()
+	wantText(t, "stream", x.far, answer[2:])
+	wantErr(t, "Splice", x.wait(t), nil)
+}
+
+func TestSpliceFailures(t *testing.T) {
+	var reset *session.ResetError
+	t.Run("the program's end", func(t *testing.T) {
+		x := newSpliced(t)
+		io.WriteString(x.prog, "half an ans")
+		io.ReadFull(x.far, make([]byte, 11))
+		session.ResetConn(x.prog)
+		if _, err := x.far.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Code != "target_failed" || reset.Message != "it broke" {
+			t.Errorf("stream reads %v", err)
+		}
+		if err := x.wait(t); !isReset(err) {
+			t.Errorf("Splice: %v", err)
+		}
+	})
+	t.Run("the program's end, in the middle of an upload", func(t *testing.T) {
+		for range 20 { // either direction may be the one to notice
+			x := newSpliced(t)
+			go io.Copy(x.far, zeros{})
+			io.ReadFull(x.prog, make([]byte, 1<<20))
+			session.ResetConn(x.prog)
+			if _, err := io.ReadAll(x.far); !errors.As(err, &reset) || reset.Code != "target_failed" {
+				t.Fatalf("stream reads %v", err)
+			}
+			if err := x.wait(t); !isReset(err) {
+				t.Errorf("Splice: %v", err)
+			}
+		}
+	})
+	t.Run("the stream is reset", func(t *testing.T) {
+		x := newSpliced(t)
+		x.far.Reset("gone", "away")
+		if _, err := x.prog.Read(make([]byte, 1)); !isReset(err) {
+			t.Errorf("program reads %v", err)
+		}
+		if err := x.wait(t); !errors.As(err, &reset) || reset.Code != "gone" {
+			t.Errorf("Splice: %v", err)
+		}
+	})
+	t.Run("the session ends", func(t *testing.T) {
+		x := newSpliced(t)
+		x.req.Close()
+		if _, err := x.prog.Read(make([]byte, 1)); !isReset(err) {
+			t.Errorf("program reads %v", err)
+		}
+		x.wait(t)
+	})
+}
+
+// A program that takes nothing holds up nothing once its stream is over.
+func TestSpliceStuck(t *testing.T) {
+	for name, end := range map[string]func(*spliced){
+		"reset":   func(x *spliced) { x.far.Reset("gone", "") },
+		"session": func(x *spliced) { x.req.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newSpliced(t)
+			x.far.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+			var err error
+			for err == nil { // fill every buffer on the way
+				_, err = x.far.Write(make([]byte, 1<<20))
+			}
+			end(x)
+			if x.wait(t) == nil {
+				t.Error("Splice saw no failure")
+			}
+		})
+	}
+}
+
+// Connections without half-close still pass bytes, and end.
+func TestSplicePlainConn(t *testing.T) {
+	req, dev, stop := pipePair(t, session.Config{})
+	defer stop()
+	far, near := open(t, req, dev)
+	prog, local := net.Pipe()
+	ran := make(chan error, 1)
+	go func() { ran <- near.Splice(local, "c", "m") }()
+	go far.Write([]byte("ping"))
+	b := make([]byte, 4)
+	if _, err := io.ReadFull(prog, b); err != nil || !bytes.Equal(b, []byte("ping")) {
+		t.Fatalf("%q, %v", b, err)
+	}
+	prog.Close()
+	wantText(t, "stream", far, "")
+	far.Close()
+	wantErr(t, "Splice", <-ran, nil)
+	if _, err := dev.Accept(canceled()); err == nil {
+		t.Error("a stream from nowhere")
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
