@@ -2,4 +2,7 @@
 
 package e2e_test
 
-const cycles = 2_000
+const (
+	cycles     = 2_000
+	streamSize = 256 << 10 // bytes, and up to twice as many
+)
