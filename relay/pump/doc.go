@@ -32,10 +32,23 @@
 // # The end
 //
 // A close frame is passed on with its code and reason. The other direction lives
-// until its own close frame has been passed on, at most CloseTimeout. When one
-// side breaks the protocol, vanishes or dies, or a cap is reached, or the
-// context ends, both sides get a close frame with a code of package wire, and
-// CloseTimeout to answer it; what they still send is read and thrown away, because
-// closing over unread bytes would reset the connection and could destroy the
-// close frame.
+// until its own close frame has been passed on, at most CloseTimeout; a side that
+// does not answer in that time is answered for. When one side breaks the
+// protocol, vanishes or dies, or a cap is reached, or the context ends, both
+// sides get a close frame with a code of package wire, and CloseTimeout to answer
+// it; what they still send is read and thrown away, because closing over unread
+// bytes would reset the connection and could destroy the close frame.
+//
+// A drain closes with 1012, not with the number of wire.Draining in the table:
+// that one is for a requester who could not connect.
+//
+// A write that fails is not the reason yet. A peer that sends a close frame and
+// goes at once has said why, and the reader of its leg gets a second to find it.
+// A write that failed may have left half a frame on the wire, so nothing follows
+// it, not even a close frame.
+//
+// # Why no plain mutex during I/O
+//
+// Tests run in a testing/synctest bubble, whose clock stands still while anyone
+// waits for a sync.Mutex. Locks that are held during a write are channels.
 package pump

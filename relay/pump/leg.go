@@ -241,11 +241,11 @@ func (l *Leg) watch() error {
 			if err != nil {
 				return err
 			}
+			if n > 0 && !h.Masked {
+				return ws.ErrMask
+			}
 			if n == 0 || int64(len(buf)-at-n) < h.Len {
 				break
-			}
-			if !h.Masked {
-				return ws.ErrMask
 			}
 			end := at + n + int(h.Len)
 			switch h.Opcode {

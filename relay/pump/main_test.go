@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,6 +12,9 @@ import (
 // TestMain finds goroutines that outlive the tests outside of synctest.
 func TestMain(m *testing.M) {
 	code := m.Run()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(code) // the fuzzer has its own goroutines
+	}
 	for deadline := time.Now().Add(5 * time.Second); code == 0 && runtime.NumGoroutine() > 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<20)

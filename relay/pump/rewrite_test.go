@@ -18,7 +18,8 @@ import (
 // clientFrame makes a client's frame; finOp 0x8_ has FIN.
 func clientFrame(finOp byte, payload string) []byte {
 	key := [4]byte{0x37, 0xfa, 0x21, 0x3d}
-	b := ws.AppendHeader(nil, ws.Header{Fin: finOp&0x80 != 0, Opcode: finOp & 0xf, Masked: true, Key: key, Len: int64(len(payload))})
+	b := make([]byte, 0, ws.MaxHeader+len(payload))
+	b = ws.AppendHeader(b, ws.Header{Fin: finOp&0x80 != 0, Opcode: finOp & 0xf, Masked: true, Key: key, Len: int64(len(payload))})
 	for i := range len(payload) {
 		b = append(b, payload[i]^key[i%4])
 	}
@@ -251,10 +252,11 @@ func TestRewriteSizes(t *testing.T) {
 		data[i] = byte(rand.Uint32())
 	}
 	sizes := []int{0, 1, 125, 126, 127, 128, 65535, 65536, 65537}
+	few := len(sizes)
 	for d := range 24 { // the frame, or what follows, ends about where the buffer does
-		sizes = append(sizes, bufSize-d, 2*bufSize-d)
+		sizes = append(sizes, bufSize-d)
 	}
-	for _, size := range sizes {
+	for i, size := range sizes {
 		for _, finOp := range []byte{0x82, 0x01} {
 			in := clientFrame(finOp, string(data[:size]))
 			if finOp&0x80 == 0 {
@@ -264,6 +266,9 @@ func TestRewriteSizes(t *testing.T) {
 			name := fmt.Sprintf("%d bytes, %#x", size, finOp)
 			check(t, name+" at once", in, nil, bytes.Clone(in))
 			check(t, name+" in segments", in, nil, slices.Collect(slices.Chunk(bytes.Clone(in), 1448))...)
+			if i >= few {
+				continue
+			}
 			for _, cut := range []int{1, 2, 3, 4, 6, 8, 9, 10, 13, 14, 15, 16, bufSize - 1, bufSize, bufSize + 1, len(in) - 20, len(in) - 1} {
 				if cut < len(in) && cut > 0 {
 					b := bytes.Clone(in)

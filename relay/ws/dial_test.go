@@ -575,6 +575,22 @@ func TestDialProxyName(t *testing.T) {
 	}
 }
 
+func TestTransport(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Method) }))
+	defer s.Close()
+	d := &Dialer{TLS: roots(s), Proxy: via("http://joe:" + password + "@" + connectProxy(t, nil, "joe:"+password))}
+	tr := d.Transport()
+	defer tr.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: tr}).Post(s.URL, "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); string(b) != "POST" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
 func TestDialCancel(t *testing.T) {
 	cause := errors.New("the user changed her mind")
 	// Each stage that can hang, and when it does.
