@@ -110,8 +110,9 @@ func Run(ctx context.Context, requester, device *Leg, cfg Config) Result {
 	return res
 }
 
-// goneGrace is how long a failed write waits for the reader of the same leg: it
-// may find a close frame that the peer sent before it went.
+// goneGrace is how long the pump waits where there is little hope: after a failed
+// write for the reader of the same leg, which may find a close frame that the
+// peer sent before it went; and for a dead peer to answer its close frame.
 const goneGrace = time.Second
 
 var errClosed = errors.New("close frame")
@@ -247,7 +248,11 @@ func (p *pump) endLocked(res Result) {
 		} else if leg.said() {
 			continue // it has had its time
 		} // else its close frame was never answered by the other side: the relay does
-		leg.deadline()
+		timeout := CloseTimeout
+		if p.result.Reason == wire.PeerDead && p.result.By == leg.side {
+			timeout = goneGrace // it has been silent for long enough
+		}
+		leg.conn.SetDeadline(time.Now().Add(timeout))
 		leg.post(ws.OpClose, payload)
 	}
 }
