@@ -1,15 +1,10 @@
 package deviceagent
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -40,7 +35,7 @@ func reason(ctx context.Context, err error) string {
 	switch {
 	case ctx.Err() != nil:
 		return "the agent stops"
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, session.ErrClosed):
+	case err == nil:
 		return "done"
 	}
 	return err.Error()
@@ -58,47 +53,91 @@ func (a *Agent) rawTarget(targets []string) (Target, *signaler.Refusal) {
 	return nil, a.missing(targets, name)
 }
 
+// serveRaw connects the one target first: a target that is down is still a refusal.
 func (a *Agent) serveRaw(ctx context.Context, s *signaler.Signal, names []string) error {
 	target, no := a.rawTarget(names)
 	if no != nil {
 		return errors.New(no.Message)
 	}
-	local, err := a.dialTarget(ctx, target)
+	conn, err := a.dialTarget(ctx, target)
 	if err != nil {
 		a.reject(ctx, s, refuse("dial_failed", "%v", err))
 		return err
 	}
-	defer local.Close()
+	defer conn.Close()
 	c, err := a.dialBack(ctx, s)
 	if err != nil {
 		return err
 	}
+	r := &raw{c: c, local: session.NewLocal(conn)}
+	return r.run(ctx)
+}
+
+// raw is a bridge without a protocol of ours: its WebSocket is one flow of bytes
+// each way, and the end of one direction is the end of both.
+type raw struct {
+	c     *ws.Conn
+	local *session.Local
+}
+
+// What the other end reads of the target and of the session.
+const (
+	targetFailedCode = "target_failed"
+	targetFailed     = "the target's connection failed"
+)
+
+// targetLinger is how long a target may take to end by itself after its requester
+// has closed the bridge: to close over bytes that nobody reads could destroy what
+// it has not read yet.
+const targetLinger = 5 * time.Second
+
+func (r *raw) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
-		c.CloseWith(wire.CloseGoingAway, "stopping")
-		local.Close()
+		r.c.CloseWith(wire.CloseGoingAway, wire.Reason{Code: wire.PeerLost, Text: "the agent stops"}.String())
+		r.local.Reset()
 	})()
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		_, err := io.Copy(c, onlyReader{local})
-		if err != nil && !errors.Is(err, net.ErrClosed) {
-			c.CloseWith(wire.CloseInternal, "the target's connection failed")
-			return
-		}
-		c.Close()
-	})
-	_, err = io.Copy(onlyWriter{local}, c)
-	local.Close()
-	c.Close()
+	wg.Go(r.fromTarget)
+	err := r.toTarget()
+	if err == nil && ctx.Err() == nil {
+		r.local.CloseWrite()
+		defer time.AfterFunc(targetLinger, func() { r.local.Close() }).Stop()
+	} else {
+		r.local.Reset() // the target must not take a cut for an end
+	}
+	r.c.Close()
 	wg.Wait()
+	if failed := r.local.ReadErr(); err == nil && failed != nil && !errors.Is(failed, net.ErrClosed) {
+		return failed
+	}
 	return err
 }
 
-// onlyReader and onlyWriter keep io.Copy from methods that would read a pipe's
-// end by itself.
-type (
-	onlyReader struct{ io.Reader }
-	onlyWriter struct{ io.Writer }
-)
+// fromTarget copies what the target says, and passes its end on.
+func (r *raw) fromTarget() {
+	_, err := io.Copy(r.c, r.local)
+	switch {
+	case err == nil:
+		r.c.Close()
+	case r.local.ReadErr() != nil:
+		r.c.CloseWith(wire.CloseInternal, targetFailed)
+	default: // the bridge is over, and nobody hears the target any more
+		io.Copy(io.Discard, r.local)
+	}
+}
+
+// toTarget copies what the requester says until the bridge is over. It returns nil
+// if one of the ends closed it, and else why it was lost.
+func (r *raw) toTarget() error {
+	_, err := io.Copy(r.local, r.c)
+	if r.local.WriteErr() != nil { // it takes no more, but may still have an answer to give
+		_, err = io.Copy(io.Discard, r.c)
+	}
+	if errors.Is(err, net.ErrClosed) { // by fromTarget
+		return nil
+	}
+	return err
+}
 
 func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []string) error {
 	c, err := a.dialBack(ctx, s, wire.SessionV1)
@@ -114,15 +153,17 @@ func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []
 		c.CloseNow()
 		return err
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	live, cancel := context.WithCancel(ctx) // a session that is over dials no targets
+	defer cancel()
+	streams.Go(func() {
 		for {
-			in, err := sess.Accept(ctx)
+			in, err := sess.Accept(live)
 			if err != nil {
 				return
 			}
-			wg.Go(func() { a.serveStream(ctx, in, allowed, s) })
+			streams.Go(func() { a.serveStream(live, in, allowed, s) })
 		}
 	})
 	return sess.Run(ctx)
@@ -132,131 +173,39 @@ func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []
 func (a *Agent) serveStream(ctx context.Context, in *session.Incoming, allowed []string, s *signaler.Signal) {
 	name := in.Target()
 	log := a.log.With("bridge", s.BridgeID, "target", name)
-	target, ok := a.cfg.Targets.Find(name)
-	no := notAllowed(name)
-	switch {
-	case !ok:
-	case !slices.Contains(named(allowed), name):
-		no = refuse("target_not_allowed", "this bridge was opened for %s, not for %q", wire.JoinTargets(named(allowed)), name)
-	default:
-		local, err := a.dialTarget(ctx, target)
-		if err == nil {
-			st, err := in.Accept()
-			if err != nil {
-				local.Close()
-				return
-			}
-			log.Debug("stream open")
-			join(ctx, st, local)
-			log.Debug("stream closed")
-			return
-		}
-		no = refuse("dial_failed", "%v", err)
+	conn, no := a.dialStream(ctx, name, named(allowed))
+	if no != nil {
+		log.Info("stream refused", "reason", no.Code, "text", no.Message)
+		in.Refuse(no.Code, no.Message)
+		return
 	}
-	log.Info("stream refused", "reason", no.Code, "text", no.Message)
-	in.Refuse(no.Code, no.Message)
+	defer conn.Close()
+	st, err := in.Accept()
+	if err != nil {
+		return // its opener has given up
+	}
+	log.Debug("stream open")
+	err = st.Splice(conn, targetFailedCode, targetFailed)
+	log.Debug("stream closed", "error", err)
 }
 
-// A halfCloser can end what it sends and still receive.
-type halfCloser interface{ CloseWrite() error }
-
-// join copies both ways until both have ended. The end of one direction is
-// passed on alone: a peer that has finished asking still gets its answer.
-func join(ctx context.Context, st *session.Stream, local net.Conn) {
-	defer local.Close()
-	defer st.Close()
-	defer context.AfterFunc(ctx, func() { local.Close(); st.Close() })()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if _, err := io.Copy(st, local); err != nil {
-			st.Reset("target_failed", "the target's connection failed")
-			return
-		}
-		st.CloseWrite()
-	})
-	if _, err := io.Copy(local, st); err != nil {
-		local.Close() // nobody is left to read the target's answer
-	} else if h, ok := local.(halfCloser); ok {
-		h.CloseWrite()
+func (a *Agent) dialStream(ctx context.Context, name string, allowed []string) (net.Conn, *signaler.Refusal) {
+	target, ok := a.cfg.Targets.Find(name)
+	switch {
+	case !ok:
+		return nil, notAllowed(name)
+	case !slices.Contains(allowed, name):
+		return nil, refuse("target_not_allowed", "this bridge was opened for %s, not for %q", wire.JoinTargets(allowed), name)
 	}
-	wg.Wait()
+	conn, err := a.dialTarget(ctx, target)
+	if err != nil {
+		return nil, refuse("dial_failed", "%v", err)
+	}
+	return conn, nil
 }
 
 func (a *Agent) dialTarget(ctx context.Context, t Target) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.DialTimeout)
 	defer cancel()
 	return t.Dial(ctx)
-}
-
-// Between tries to reach the relay.
-const (
-	retryFirst = 250 * time.Millisecond
-	retryMost  = 2 * time.Second
-)
-
-// dialBack dials the accept URL until the relay answers or the signal expires.
-func (a *Agent) dialBack(ctx context.Context, s *signaler.Signal, subprotocols ...string) (*ws.Conn, error) {
-	until := s.ExpiresAt
-	if until.IsZero() {
-		until = time.Now().Add(30 * time.Second)
-	}
-	ctx, cancel := context.WithDeadlineCause(ctx, until, errors.New("the signal expired"))
-	defer cancel()
-	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-		c, err := a.cfg.Dialer.DialWebSocket(ctx, s.AcceptURL, nil, subprotocols...)
-		if err == nil {
-			return c, nil
-		}
-		var answer *ws.HandshakeError
-		if errors.As(err, &answer) {
-			if p, perr := wire.ParseProblem(answer.Body); perr == nil {
-				return nil, fmt.Errorf("the relay answered %d %s", p.Status, p.Code)
-			}
-			return nil, err
-		}
-		a.log.Warn("dial back failed", "bridge", s.BridgeID, "error", err)
-		t := time.NewTimer(wait/2 + rand.N(wait/2))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil, err
-		}
-	}
-}
-
-// reject tells the relay no, where the hub does not carry the answer.
-func (a *Agent) reject(ctx context.Context, s *signaler.Signal, no *signaler.Refusal) {
-	if s.RejectURL == "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.DialTimeout)
-	defer cancel()
-	body, err := json.Marshal(no)
-	if err != nil {
-		return
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.RejectURL, bytes.NewReader(body))
-	if err != nil {
-		return
-	}
-	req.Header.Set("Content-Type", "application/json")
-	client := &http.Client{
-		Transport:     a.cfg.Dialer.Transport(),
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // only listed hosts
-	}
-	defer client.CloseIdleConnections()
-	resp, err := client.Do(req)
-	if err != nil {
-		var ue interface{ Unwrap() error } // the outer error quotes the URL
-		if errors.As(err, &ue) {
-			err = ue.Unwrap()
-		}
-		a.log.Warn("reject failed", "bridge", s.BridgeID, "error", err)
-		return
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusGone {
-		a.log.Warn("reject failed", "bridge", s.BridgeID, "status", resp.StatusCode)
-	}
 }

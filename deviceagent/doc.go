@@ -14,7 +14,23 @@
 // of its streams connects its own target and is answered by itself.
 //
 // A dial that fails before the relay answered is tried again until the signal
-// expires. An answer of the relay is final: a token works once.
+// expires. An answer of the relay is final: a token works once. A 5xx without a
+// problem body is a proxy's, whose relay may come back.
+//
+// # A refusal
+//
+// It goes back the way the signal came, if that carries answers (direct method),
+// and is posted to the reject URL if not. Later ones, of a raw bridge's target, are
+// always posted. Nothing is posted for a replay, which would refuse the first one,
+// nor to a host that is not on the list.
+//
+// # The end of a stream and of a raw bridge
+//
+// A cut never looks like an end. A stream passes the end of each direction on alone
+// and a failure as one: to the requester as a reset with code target_failed, to the
+// target as a TCP reset. A raw bridge has one end for both directions: the target's
+// end closes it with 1000, its failure with 1011, the agent's stop with 1001; the
+// requester's close ends the target, and a lost bridge resets it.
 //
 // # Targets
 //
@@ -43,5 +59,10 @@
 // every device dial any address.
 //
 // Why the device's clock is trusted with a minute's grace: devices without a
-// battery drift, and a token that is truly old is refused by the relay anyway.
+// battery drift, and a token that is truly old is refused by the relay anyway. For
+// the same reason a signal that is accepted is dialled for 15 s at least, and for
+// 90 s at most.
+//
+// Why targets see a reset: a file cut short by a lost bridge must not be taken for
+// the whole file.
 package deviceagent

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,15 +17,16 @@ import (
 )
 
 // A Target is one local destination. Its Dial returns a connection that
-// io.Copy can fill and empty; a CloseWrite method, if it has one, carries a
-// half-close.
+// io.Copy can fill and empty, and whose Close ends a Read and a Write under way;
+// a CloseWrite method, if it has one, carries a half-close.
 type Target interface {
 	Dial(ctx context.Context) (net.Conn, error)
 	// String says what it is, for the owner's log.
 	String() string
 }
 
-// Targets is what a device's owner allows. Nothing else can be reached.
+// Targets is what a device's owner allows. Nothing else can be reached. The zero
+// value allows nothing.
 type Targets struct {
 	names    map[string]Target
 	patterns []pattern
@@ -33,17 +35,17 @@ type Targets struct {
 // ParseTargets reads the owner's list. An entry is
 //
 //	NAME=tcp:HOST:PORT     a TCP port, here or on a host this device can reach
-//	NAME=unix:/PATH        a Unix socket
-//	echo                   a target of that name that sends back what it gets
+//	NAME=unix:/PATH        a Unix socket; @NAME is one without a file (Linux)
+//	NAME=echo: or echo     a target that sends back what it gets
 //	tcp:HOSTS:PORTS        any target the requester calls HOST:PORT, where HOSTS is an
 //	                       address, a network (10.0.0.0/24), a name, "*.suffix" or "*",
 //	                       and PORTS is a port, a range (8000-8099) or "*"
 //
 // A pattern with an address or a network matches addresses only and one with a
 // name matches names only, so a name can never smuggle an address past the list.
-// Every fault is reported at once.
+// IPv6 addresses are in brackets, as in [fd00::1]:22. Every fault is reported at once.
 func ParseTargets(entries []string) (*Targets, error) {
-	t := &Targets{names: make(map[string]Target)}
+	t := new(Targets)
 	var errs []error
 	for _, e := range entries {
 		if err := t.parse(strings.TrimSpace(e)); err != nil {
@@ -56,13 +58,20 @@ func ParseTargets(entries []string) (*Targets, error) {
 	return t, nil
 }
 
-// Add allows a target of the host program's own under a name.
+// Add allows a target of the host program's own under a name. It must not be
+// called any more when an agent runs with t.
 func (t *Targets) Add(name string, target Target) error {
 	if err := wire.CheckTarget(name); err != nil {
-		return fmt.Errorf("name %w", err)
+		return fmt.Errorf("has a name that %w", err)
+	}
+	if target == nil {
+		return errors.New("is nil")
 	}
 	if _, ok := t.names[name]; ok {
 		return errors.New("has a name that is there already")
+	}
+	if t.names == nil {
+		t.names = make(map[string]Target)
 	}
 	t.names[name] = target
 	return nil
@@ -92,16 +101,23 @@ func (t *Targets) parse(e string) error {
 		if err != nil || host == "" {
 			return errors.New("needs a host and a port, as in tcp:127.0.0.1:22")
 		}
-		if _, err := parsePort(port); err != nil {
+		if _, err := netip.ParseAddr(host); err != nil && !isName(canonicalName(host)) {
+			return fmt.Errorf("has a host that is neither a name nor an address, %q", host)
+		}
+		n, err := parsePort(port)
+		if err != nil {
 			return err
 		}
-		return t.Add(name, dialer{"tcp", rest})
+		return t.Add(name, tcp(host, n))
 	case "unix":
-		if rest == "" {
-			return errors.New("needs a path, as in unix:/run/docker.sock")
+		if !filepath.IsAbs(rest) && !strings.HasPrefix(rest, "@") {
+			return errors.New("needs a whole path, as in unix:/run/docker.sock")
 		}
 		return t.Add(name, dialer{"unix", rest})
 	case "echo":
+		if rest != "" {
+			return fmt.Errorf("has %q behind echo:, which takes nothing", rest)
+		}
 		return t.Add(name, Echo{})
 	}
 	return fmt.Errorf("has kind %q; tcp, unix and echo are known", kind)
@@ -121,8 +137,8 @@ func (t *Targets) Find(name string) (Target, bool) {
 		return nil, false
 	}
 	for _, p := range t.patterns {
-		if p.match(host, n) {
-			return dialer{"tcp", name}, true
+		if p.from <= n && n <= p.to && p.match(host) {
+			return tcp(host, n), true
 		}
 	}
 	return nil, false
@@ -139,9 +155,8 @@ func (t *Targets) Names() []string {
 
 // pattern is an entry without a name.
 type pattern struct {
-	text     string
-	network  netip.Prefix // valid: addresses only
-	name     string       // otherwise: names only; "*" is both
+	text string
+	hosts
 	from, to uint16
 }
 
@@ -151,67 +166,38 @@ func parsePattern(s string) (pattern, error) {
 	if i < 1 {
 		return p, errors.New("needs hosts and ports, as in tcp:192.168.1.0/24:80-90")
 	}
-	hosts, ports := strings.ToLower(strings.Trim(s[:i], "[]")), s[i+1:]
-	first, last, ranged := strings.Cut(ports, "-")
 	var err error
-	switch {
-	case ports == "*":
-		p.from, p.to = 1, 65535
-	case ranged:
-		if p.from, err = parsePort(first); err == nil {
-			p.to, err = parsePort(last)
-		}
-		if err == nil && p.from > p.to {
-			err = fmt.Errorf("has an empty range of ports, %s", ports)
-		}
-	default:
-		p.from, err = parsePort(ports)
-		p.to = p.from
-	}
-	if err != nil {
+	if p.from, p.to, err = parsePorts(s[i+1:]); err != nil {
 		return p, err
 	}
-	if a, err := netip.ParseAddr(hosts); err == nil {
-		p.network = netip.PrefixFrom(a, a.BitLen())
-		return p, nil
+	host := unbracket(s[:i])
+	if host == s[:i] && strings.Contains(host, ":") && !strings.Contains(host, "/") {
+		return p, errors.New("needs brackets around an IPv6 address, as in tcp:[fd00::1]:22")
 	}
-	if strings.Contains(hosts, "/") {
-		if p.network, err = netip.ParsePrefix(hosts); err != nil {
-			return p, fmt.Errorf("has a network that is none, %q", hosts)
-		}
-		return p, nil
-	}
-	if hosts != "*" && strings.Contains(strings.TrimPrefix(hosts, "*."), "*") {
-		return p, errors.New(`may have a star only as "*" or in front of a name, as in *.plant.example`)
-	}
-	p.name = hosts
-	return p, nil
+	p.hosts, err = parseHosts(host)
+	return p, err
 }
 
-func (p pattern) match(host string, port uint16) bool {
-	if port < p.from || port > p.to {
-		return false
+func parsePorts(s string) (from, to uint16, err error) {
+	if s == "*" {
+		return 1, 65535, nil
 	}
-	if p.name == "*" {
-		return true
+	first, last, ranged := strings.Cut(s, "-")
+	if from, err = parsePort(first); err != nil || !ranged {
+		return from, from, err
 	}
-	a, err := netip.ParseAddr(host)
-	if err == nil {
-		return p.network.IsValid() && a.Zone() == "" && p.network.Contains(a.Unmap())
+	if to, err = parsePort(last); err == nil && from > to {
+		err = fmt.Errorf("has an empty range of ports, %s", s)
 	}
-	return !p.network.IsValid() && matchHost(p.name, host, "")
-}
-
-func parsePort(s string) (uint16, error) {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("has port %q, which is not between 1 and 65535", s)
-	}
-	return uint16(n), nil
+	return from, to, err
 }
 
 // dialer is a target behind a socket.
 type dialer struct{ network, addr string }
+
+func tcp(host string, port uint16) dialer {
+	return dialer{"tcp", net.JoinHostPort(host, strconv.Itoa(int(port)))}
+}
 
 func (d dialer) String() string { return d.network + ":" + d.addr }
 

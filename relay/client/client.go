@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
+	"strings"
 
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/wire"
@@ -24,7 +24,7 @@ type Config struct {
 	Header     http.Header // sent as well
 	AllowPlain bool
 	Dialer     ws.Dialer
-	Session    session.Config
+	Session    session.Config // MaxStreams 0: the device may open none; our agent never does
 }
 
 // A Request is what a bridge is wanted for.
@@ -46,13 +46,15 @@ type Session struct {
 	*session.Session
 	BridgeID string // for finding this bridge in the logs of the relay and the device
 
-	cancel context.CancelFunc
-	done   chan struct{} // closed when Run has returned
-	once   sync.Once
+	done chan struct{} // closed when Run has returned
 }
 
 // Dial opens a bridge and a session on it. ctx bounds the dialling only.
 func Dial(ctx context.Context, cfg Config, req Request) (*Session, error) {
+	if err := cfg.Session.Validate(); err != nil { // before a device is asked
+		return nil, badRequest("%w", err)
+	}
+	cfg.Session.MaxStreams = cmp.Or(cfg.Session.MaxStreams, -1)
 	c, err := dial(ctx, cfg, req, wire.SessionV1)
 	if err != nil {
 		return nil, err
@@ -66,21 +68,17 @@ func Dial(ctx context.Context, cfg Config, req Request) (*Session, error) {
 		c.CloseNow()
 		return nil, err
 	}
-	run, cancel := context.WithCancel(context.Background())
-	s := &Session{Session: inner, BridgeID: c.Header().Get(wire.HeaderBridgeID), cancel: cancel, done: make(chan struct{})}
+	s := &Session{Session: inner, BridgeID: c.Header().Get(wire.HeaderBridgeID), done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		inner.Run(run)
+		inner.Run(context.Background()) // until Close; Err has what it returns
 	}()
 	return s, nil
 }
 
 // Close ends the session, its streams and the bridge, and waits for all of them.
 func (s *Session) Close() error {
-	s.once.Do(func() {
-		s.Session.Close()
-		s.cancel()
-	})
+	s.Session.Close()
 	<-s.done
 	return nil
 }
@@ -120,10 +118,15 @@ func dial(ctx context.Context, cfg Config, req Request, subprotocols ...string) 
 func connectURL(cfg Config, req Request) (*url.URL, error) {
 	u, err := ParseURL(cfg.URL, cfg.AllowPlain)
 	if err != nil {
-		return nil, err
+		return nil, badRequest("%w", err)
 	}
 	if err := wire.CheckDeviceID(req.Device); err != nil {
 		return nil, badRequest("device ID %q %w", req.Device, err)
+	}
+	for _, name := range req.Targets {
+		if err := wire.CheckTarget(name); err != nil { // a comma would make two of it
+			return nil, badRequest("target %q %w", name, err)
+		}
 	}
 	target := wire.JoinTargets(req.Targets)
 	if _, err := wire.SplitTargets(target); err != nil {
@@ -144,22 +147,37 @@ func connectURL(cfg Config, req Request) (*url.URL, error) {
 	return u, nil
 }
 
-// ParseURL reads a relay's address.
+// ParseURL reads a relay's address. Its errors keep to themselves what may be a
+// secret: a user, a query.
 func ParseURL(s string, allowPlain bool) (*url.URL, error) {
+	fault := func(format string, args ...any) (*url.URL, error) {
+		return nil, fmt.Errorf("relay address %q "+format, append([]any{shown(s)}, args...)...)
+	}
 	u, err := url.Parse(s)
-	if err != nil {
-		return nil, fmt.Errorf("relay address %q is not a URL", s)
+	if err != nil || u.Scheme == "" {
+		return fault("is not a URL; write it as wss://relay.example.com")
 	}
 	u.Scheme = cmp.Or(map[string]string{"https": "wss", "http": "ws"}[u.Scheme], u.Scheme)
 	switch {
 	case u.Scheme != "ws" && u.Scheme != "wss":
-		return nil, fmt.Errorf("relay address %q does not start with wss://", s)
-	case u.Host == "":
-		return nil, fmt.Errorf("relay address %q has no host", s)
+		return fault("does not start with wss://")
+	case u.Hostname() == "":
+		return fault("has no host")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("relay address has a user, a query or a fragment; only scheme, host and path belong there")
 	case u.Scheme == "ws" && !allowPlain && !ws.IsLoopback(u.Hostname()):
-		return nil, fmt.Errorf("relay address %q would send credentials in clear; use wss://, or allow plain ws:// if you mean it", s)
+		return fault("would send credentials in clear; use wss://, or allow plain ws:// if you mean it")
 	}
 	return u, nil
+}
+
+// shown is s, or only how it begins if there is more to it than an address.
+func shown(s string) string {
+	if !strings.ContainsAny(s, "@?#") {
+		return s
+	}
+	if scheme, _, ok := strings.Cut(s, "://"); ok && !strings.ContainsAny(scheme, "@?#") {
+		return scheme + "://…"
+	}
+	return "…"
 }

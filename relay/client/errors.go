@@ -1,9 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,9 +33,18 @@ func (e *Error) Error() string { return e.Detail }
 // Temporary says whether the same request may work later without anyone
 // changing anything.
 func (e *Error) Temporary() bool {
-	o, ok := wire.Lookup(e.Code)
-	return ok && o.Retry
+	if e.Code == wire.DeviceRefused {
+		return slices.Contains(passing, e.DeviceCode)
+	}
+	if o, ok := wire.Lookup(e.Code); ok {
+		return o.Retry
+	}
+	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || e.Close != 0 // a code of a newer relay
 }
+
+// passing are the codes of our agent's refusals that may be over soon: its bridges
+// end, it starts again, a target comes up, a clock is set.
+var passing = []string{"limit_reached", "stopping", "dial_failed", "expired"}
 
 // An UnreachableError is a relay that gave no answer at all: no way to it, no
 // TLS with it, or a connection that broke while the relay held its answer.
@@ -50,27 +61,43 @@ func fromHandshake(err error) error {
 	if !errors.As(err, &h) {
 		return &UnreachableError{err}
 	}
-	retry, _ := strconv.Atoi(h.Header.Get("Retry-After"))
-	e := &Error{Status: h.Status, RetryAfter: time.Duration(retry) * time.Second}
+	e := &Error{Status: h.Status, RetryAfter: retryAfter(h.Header.Get("Retry-After"))}
+	said := strings.TrimSpace(fmt.Sprintf("%d %s", h.Status, http.StatusText(h.Status)))
 	p, perr := wire.ParseProblem(h.Body)
 	if perr != nil { // a proxy, or something that is no relay
 		e.Code = guess(h.Status)
-		e.Detail = fmt.Sprintf("the relay's address answered %d %s, without saying why", h.Status, http.StatusText(h.Status))
+		e.Detail = fmt.Sprintf("the relay's address answered %s, without saying why", said)
 		e.Hint = "is this a relay? a proxy in front of it may have answered instead"
 		return e
 	}
 	e.Code, e.Detail, e.Hint, e.BridgeID, e.DeviceCode = p.Code, p.Detail, p.Hint, p.BridgeID, p.DeviceCode
+	if e.RetryAfter == 0 && p.RetryAfter > 0 {
+		e.RetryAfter = retryAfter(strconv.Itoa(p.RetryAfter))
+	}
 	if e.Detail == "" {
-		e.Detail = sentence(p.Title)
+		e.Detail = cmp.Or(sentence(p.Title), "the relay answered "+said)
 	}
 	return e
+}
+
+// retryAfter reads the header in both of its forms (RFC 9110 section 10.2.3).
+func retryAfter(s string) time.Duration {
+	if n, err := strconv.ParseUint(s, 10, 32); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return max(time.Until(t), 0)
+	}
+	return 0
 }
 
 // sentence makes a title go on after "bridge: ".
 func sentence(title string) string {
 	title = strings.TrimSuffix(title, ".")
-	r, n := utf8.DecodeRuneInString(title)
-	return string(unicode.ToLower(r)) + title[n:]
+	if r, n := utf8.DecodeRuneInString(title); n > 0 {
+		return string(unicode.ToLower(r)) + title[n:]
+	}
+	return ""
 }
 
 // badRequest is what the relay would have answered, known without asking it.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ type Link struct {
 	retry  bool
 
 	mu      sync.Mutex // guards the three below
-	session *Session   // nil while there is none
+	session *Session   // nil while there is none that takes streams
 	err     error      // why Run ended
 	changed chan struct{}
 }
@@ -52,9 +53,13 @@ func NewLink(cfg Config, req Request, persist bool, notify func(Event)) *Link {
 }
 
 // Run dials, and dials again, until ctx ends (nil) or nothing can be hoped for
-// without somebody changing something: then it returns why.
+// without somebody changing something: then it returns why. It is called once.
 func (l *Link) Run(ctx context.Context) error {
-	err := l.run(ctx)
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	live, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err := l.run(live, &sessions)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
@@ -65,45 +70,40 @@ func (l *Link) Run(ctx context.Context) error {
 	return err
 }
 
-func (l *Link) run(ctx context.Context) error {
+func (l *Link) run(ctx context.Context, sessions *sync.WaitGroup) error {
 	persist := l.retry
 	wait := backoffFirst
 	for {
 		began := time.Now()
 		s, err := Dial(ctx, l.cfg, l.req)
-		if ctx.Err() != nil {
-			if s != nil {
-				s.Close()
-			}
-			return nil
-		}
 		if err == nil {
+			sessions.Go(func() { // also once it is retired
+				select {
+				case <-s.Done():
+				case <-ctx.Done():
+				}
+				s.Close()
+			})
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
 			persist = true
 			up := time.Now()
-			l.set(s)
-			l.notify(Event{Session: s, Took: up.Sub(began)})
-			select {
-			case <-s.Done():
-			case <-ctx.Done():
-			}
-			l.set(nil)
-			s.Close()
-			if ctx.Err() != nil {
+			if err = l.use(ctx, s, up.Sub(began)); err == nil {
 				return nil
-			}
-			if err = s.Why(); err == nil {
-				err = session.ErrClosed
 			}
 			if time.Since(up) > backoffMost {
 				wait = backoffFirst // it was a good one
 			}
-		} else if !persist || permanent(err) {
+		case !persist || permanent(err):
 			l.notify(Event{Err: err})
 			return err
 		}
-		d := time.Duration(rand.Int64N(int64(wait)))
+		d := 1 + time.Duration(rand.Int64N(int64(wait)))
 		if e := (*Error)(nil); errors.As(err, &e) {
-			d = max(d, e.RetryAfter)
+			d += e.RetryAfter
 		}
 		wait = min(2*wait, backoffMost)
 		l.notify(Event{Err: err, Retry: d})
@@ -117,22 +117,52 @@ func (l *Link) run(ctx context.Context) error {
 	}
 }
 
+// use lends s out until it is over or retired, and returns why; nil: because ctx
+// has ended.
+func (l *Link) use(ctx context.Context, s *Session, took time.Duration) error {
+	l.mu.Lock()
+	l.session = s
+	l.wake()
+	l.mu.Unlock()
+	defer l.retire(s)
+	l.notify(Event{Session: s, Took: took})
+	for {
+		l.mu.Lock()
+		current, changed := l.session, l.changed
+		l.mu.Unlock()
+		if current != s {
+			return session.ErrGoingAway
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.Done():
+			return cmp.Or(s.Why(), session.ErrClosed)
+		case <-changed:
+		}
+	}
+}
+
+// retire lends s out no more. Its streams live on.
+func (l *Link) retire(s *Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.session == s {
+		l.session = nil
+		l.wake()
+	}
+}
+
+// wake is called with mu held.
+func (l *Link) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
 // permanent says that trying again is of no use.
 func permanent(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && !e.Temporary() || errors.Is(err, ErrNoSession)
-}
-
-func (l *Link) set(s *Session) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.session = s
-	l.wake()
-}
-
-func (l *Link) wake() {
-	close(l.changed)
-	l.changed = make(chan struct{})
 }
 
 // get waits for a session other than old.
@@ -141,17 +171,18 @@ func (l *Link) get(ctx context.Context, old *Session) (*Session, error) {
 		l.mu.Lock()
 		s, err, changed := l.session, l.err, l.changed
 		l.mu.Unlock()
-		if err != nil {
-			return nil, fmt.Errorf("no session to device %q: %w", l.req.Device, err)
+		if err == nil {
+			if s != nil && s != old {
+				return s, nil
+			}
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
 		}
-		if s != nil && s != old {
-			return s, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+		return nil, fmt.Errorf("no session to device %q: %w", l.req.Device, err)
 	}
 }
 
@@ -165,8 +196,14 @@ func (l *Link) Open(ctx context.Context, target string) (*session.Stream, error)
 			return nil, err
 		}
 		st, err := s.Open(ctx, target)
-		if err == nil {
-			return st, nil
+		var refused *session.OpenError
+		var gone *session.GoAwayError
+		switch {
+		case err == nil, ctx.Err() != nil, errors.As(err, &refused) && refused.Code != session.CodeGoingAway:
+			return st, err
+		case refused != nil, errors.As(err, &gone), errors.Is(err, session.ErrSpent), errors.Is(err, session.ErrGoingAway):
+			l.retire(s)
+			continue
 		}
 		select {
 		case <-s.Done(): // Run will have another

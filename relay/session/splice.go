@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -19,13 +18,17 @@ const spliceLinger = 5 * time.Second
 // method: who has finished asking still gets the answer.
 //
 // A cut never looks like an end. If c fails, the stream is reset with code and
-// message; if the stream fails, c is closed so that its other end sees a failure
-// too (TCP; other connections cannot say so). Splice returns the first failure.
+// message; if the stream fails, c is closed as by Local.Reset. Splice returns the
+// first failure.
 func (st *Stream) Splice(c net.Conn, code, message string) error {
-	x := &splice{st: st, c: c, code: code, message: message, fed: make(chan struct{})}
+	l, ok := c.(*Local)
+	if !ok {
+		l = NewLocal(c)
+	}
+	x := &splice{st: st, c: l, code: code, message: message, fed: make(chan struct{})}
 	var up, watch sync.WaitGroup
 	finished := make(chan struct{})
-	up.Go(x.fromConn)
+	up.Go(x.fromLocal)
 	watch.Go(func() { x.watch(finished) })
 	x.fromStream()
 	close(x.fed)
@@ -34,34 +37,29 @@ func (st *Stream) Splice(c net.Conn, code, message string) error {
 	watch.Wait()
 	c.Close()
 	st.Close()
-	if err := x.err.Load(); err != nil {
-		return *err
-	}
-	return nil
+	return load(&x.err)
 }
 
 type splice struct {
 	st            *Stream
-	c             net.Conn
+	c             *Local
 	code, message string
-	fed           chan struct{} // closed when c gets no more from the stream
-	broken        atomic.Bool   // c has failed, whatever its Read says
-	err           atomic.Pointer[error]
+	fed           chan struct{}         // closed when c gets no more from the stream
+	dropped       atomic.Bool           // watch has closed c, which is no failure of c's
+	err           atomic.Pointer[error] // the first failure
 }
 
 func (x *splice) fail(err error) { x.err.CompareAndSwap(nil, &err) }
 
-// fromConn copies what c says to the stream.
-func (x *splice) fromConn() {
-	r := &errReader{r: x.c}
-	_, err := io.Copy(x.st, r)
+// fromLocal copies what the program says to the stream.
+func (x *splice) fromLocal() {
+	_, err := io.Copy(x.st, x.c)
 	switch {
-	case err == nil && !x.broken.Load():
+	case err == nil:
 		x.st.CloseWrite()
-	case err == nil: // fromStream has said why
-		x.st.Reset(x.code, x.message)
-	case r.err != nil:
-		x.fail(r.err)
+	case x.dropped.Load():
+	case x.c.ReadErr() != nil:
+		x.fail(x.c.ReadErr())
 		x.st.Reset(x.code, x.message)
 		x.c.Close() // a write to it may still wait
 	case errors.Is(err, ErrStopped):
@@ -71,27 +69,17 @@ func (x *splice) fromConn() {
 	}
 }
 
-// fromStream copies what the stream brings to c.
+// fromStream copies what the stream brings to the program.
 func (x *splice) fromStream() {
-	w := &errWriter{w: x.c}
-	_, err := io.Copy(w, x.st)
+	_, err := io.Copy(x.c, x.st)
 	switch {
 	case err == nil:
-		if h, ok := x.c.(interface{ CloseWrite() error }); ok {
-			h.CloseWrite()
-		}
-	case w.err != nil:
-		// It takes no more, but its last words may be an answer: a server says no and
-		// closes while the question still comes. Linux tells a reset to one caller
-		// only, and the others read an end; EPIPE means that the end came first.
-		if !errors.Is(w.err, syscall.EPIPE) && !errors.Is(w.err, io.ErrClosedPipe) {
-			x.fail(w.err)
-			x.broken.Store(true)
-		}
-		x.st.CloseRead()
+		x.c.CloseWrite()
+	case x.c.WriteErr() != nil:
+		x.st.CloseRead() // a server may say no and close while the question still comes
 	default:
 		x.fail(err)
-		ResetConn(x.c)
+		x.c.Reset()
 	}
 }
 
@@ -106,10 +94,11 @@ func (x *splice) watch(finished <-chan struct{}) {
 		return
 	}
 	st.mu.Lock()
-	reset, stopped := st.peerReset != nil, st.stopped
+	reset, stopped := st.peerReset, st.stopped
 	st.mu.Unlock()
-	if reset {
-		ResetConn(x.c)
+	if reset != nil {
+		x.fail(reset)
+		x.c.Reset()
 		return
 	}
 	fed := x.fed
@@ -133,46 +122,12 @@ func (x *splice) watch(finished <-chan struct{}) {
 	case <-finished:
 		return
 	}
+	x.dropped.Store(true)
 	select {
 	case <-x.fed:
 		x.c.Close()
 	default:
-		ResetConn(x.c)
+		x.fail(st.s.endErr)
+		x.c.Reset()
 	}
-}
-
-// ResetConn closes a connection so that its other end sees a failure, not an end:
-// TCP sends a reset. What was written and not yet sent is lost.
-func ResetConn(c net.Conn) {
-	if t, ok := c.(interface{ SetLinger(sec int) error }); ok {
-		t.SetLinger(0)
-	}
-	c.Close()
-}
-
-// errReader and errWriter tell whose error io.Copy returns.
-type errReader struct {
-	r   io.Reader
-	err error
-}
-
-func (r *errReader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if err != nil && err != io.EOF {
-		r.err = err
-	}
-	return n, err
-}
-
-type errWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (w *errWriter) Write(p []byte) (int, error) {
-	n, err := w.w.Write(p)
-	if err != nil {
-		w.err = err
-	}
-	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"websocketbridge/relay/session"
@@ -111,12 +112,6 @@ func TestSpliceStreamClosed(t *testing.T) {
 		x.prog.Close()
 		x.wait(t)
 	})
-	t.Run("and the program does not care", func(t *testing.T) {
-		x := newSpliced(t)
-		x.far.Close()
-		wantText(t, "program", x.prog, "")
-		wantErr(t, "Splice", x.wait(t), nil) // after a while, without the program's doing
-	})
 }
 
 // A server that says no to a large upload and closes is heard.
@@ -151,7 +146,7 @@ func TestSpliceFailures(t *testing.T) {
 		x := newSpliced(t)
 		io.WriteString(x.prog, "half an ans")
 		io.ReadFull(x.far, make([]byte, 11))
-		session.ResetConn(x.prog)
+		session.NewLocal(x.prog).Reset()
 		if _, err := x.far.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Code != "target_failed" || reset.Message != "it broke" {
 			t.Errorf("stream reads %v", err)
 		}
@@ -164,7 +159,7 @@ func TestSpliceFailures(t *testing.T) {
 			x := newSpliced(t)
 			go io.Copy(x.far, zeros{})
 			io.ReadFull(x.prog, make([]byte, 1<<20))
-			session.ResetConn(x.prog)
+			session.NewLocal(x.prog).Reset()
 			if _, err := io.ReadAll(x.far); !errors.As(err, &reset) || reset.Code != "target_failed" {
 				t.Fatalf("stream reads %v", err)
 			}
@@ -195,23 +190,49 @@ func TestSpliceFailures(t *testing.T) {
 
 // A program that takes nothing holds up nothing once its stream is over.
 func TestSpliceStuck(t *testing.T) {
-	for name, end := range map[string]func(*spliced){
-		"reset":   func(x *spliced) { x.far.Reset("gone", "") },
-		"session": func(x *spliced) { x.req.Close() },
+	for name, end := range map[string]func(far *session.Stream, req *side){
+		"reset":   func(far *session.Stream, _ *side) { far.Reset("gone", "") },
+		"session": func(_ *session.Stream, req *side) { req.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := newSpliced(t)
-			x.far.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-			var err error
-			for err == nil { // fill every buffer on the way
-				_, err = x.far.Write(make([]byte, 1<<20))
-			}
-			end(x)
-			if x.wait(t) == nil {
-				t.Error("Splice saw no failure")
-			}
+			synctest.Test(t, func(t *testing.T) {
+				req, dev, stop := pipePair(t, session.Config{})
+				defer stop()
+				far, near := open(t, req, dev)
+				_, local := net.Pipe()
+				ran := make(chan error, 1)
+				go func() { ran <- near.Splice(local, "c", "m") }()
+				far.SetWriteDeadline(time.Now().Add(time.Second))
+				var err error
+				for err == nil { // fill every buffer on the way
+					_, err = far.Write(make([]byte, 1<<20))
+				}
+				end(far, req)
+				if <-ran == nil {
+					t.Error("Splice saw no failure")
+				}
+			})
 		})
 	}
+}
+
+// A program that does not end by itself is left alone for a while, then closed.
+func TestSpliceProgramStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		req, dev, stop := pipePair(t, session.Config{})
+		defer stop()
+		far, near := open(t, req, dev)
+		prog, local := net.Pipe()
+		ran := make(chan error, 1)
+		go func() { ran <- near.Splice(local, "c", "m") }()
+		far.Close()
+		start := time.Now()
+		wantText(t, "program", prog, "")
+		if took := time.Since(start); took != 5*time.Second {
+			t.Errorf("after %v", took)
+		}
+		wantErr(t, "Splice", <-ran, nil)
+	})
 }
 
 // Connections without half-close still pass bytes, and end.

@@ -1,17 +1,24 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
+
+	"websocketbridge/deviceagent"
+	"websocketbridge/relay/wire"
+	"websocketbridge/signaler"
 )
 
 // timeline collects what happened when.
 type timeline struct {
-	mu    sync.Mutex // guards both
-	start time.Time
-	lines []moment
+	mu       sync.Mutex // guards all below
+	start    time.Time
+	lines    []moment
+	signaled bool // the device has the signal: who dials the relay next is the device
 }
 
 type moment struct {
@@ -31,17 +38,6 @@ func (t *timeline) mark(who, what string) {
 	t.lines = append(t.lines, moment{time.Since(t.start), who, what})
 }
 
-func (t *timeline) has(what string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, m := range t.lines {
-		if strings.Contains(m.what, what) {
-			return true
-		}
-	}
-	return false
-}
-
 // String is a table, in milliseconds since the requester asked.
 func (t *timeline) String() string {
 	t.mu.Lock()
@@ -51,4 +47,65 @@ func (t *timeline) String() string {
 		fmt.Fprintf(&b, "  %7.1f ms  %-10s %s\n", float64(m.at.Microseconds())/1000, m.who, m.what)
 	}
 	return b.String()
+}
+
+// The timed parts pass everything on and note when it happened.
+
+type timedSignaler struct {
+	signaler.Signaler
+	tl *timeline
+}
+
+func (s *timedSignaler) Signal(ctx context.Context, sig *signaler.Signal) error {
+	s.tl.mark("relay", "hands the hub a signal for "+sig.DeviceID+", with the address to dial back")
+	return s.Signaler.Signal(ctx, sig)
+}
+
+type timedSource struct {
+	deviceagent.SignalSource
+	tl *timeline
+}
+
+func (s *timedSource) Run(ctx context.Context, h signaler.Handler) error {
+	return s.SignalSource.Run(ctx, func(ctx context.Context, d signaler.Delivery) *signaler.Refusal {
+		s.tl.mark("device", "gets the signal from the hub, and checks it")
+		s.tl.mu.Lock()
+		s.tl.signaled = true
+		s.tl.mu.Unlock()
+		return h(ctx, d)
+	})
+}
+
+// timedListener sees what the relay's port sees: the requester's connection
+// first, then the device's.
+type timedListener struct {
+	net.Listener
+	tl *timeline
+}
+
+func (l *timedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	l.tl.mu.Lock()
+	device := l.tl.signaled
+	l.tl.signaled = false // later ones are the user's
+	l.tl.mu.Unlock()
+	if err == nil && device {
+		l.tl.mark("device", "dials the relay back: GET "+wire.PathAccept)
+	}
+	return c, err
+}
+
+// timedTarget is the device's way to its web server.
+type timedTarget struct {
+	text string
+	addr net.Addr
+	tl   *timeline
+}
+
+func (t *timedTarget) String() string { return t.addr.Network() + ":" + t.addr.String() }
+
+func (t *timedTarget) Dial(ctx context.Context) (net.Conn, error) {
+	t.tl.mark("device", "connects "+t.text)
+	var d net.Dialer
+	return d.DialContext(ctx, t.addr.Network(), t.addr.String())
 }

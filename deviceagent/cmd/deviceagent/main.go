@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,6 +37,16 @@ type config struct {
 	Log settings.Log
 }
 
+const help = `deviceagent serves bridges on a device: it hears signals, dials the relay back, and
+connects what comes to the targets listed here. Nothing else can be reached.
+It takes its settings from the environment. Beside a relay on the same machine:
+
+  AGENT_DEVICE_ID=pump-7 AGENT_SIGNALS=fake AGENT_RELAY_HOSTS=127.0.0.1 AGENT_TARGETS=echo deviceagent
+
+SIGTERM or Ctrl-C ends its bridges and then the program.
+
+`
+
 const targetsHelp = `
 An entry of AGENT_TARGETS, separated by commas:
   NAME=tcp:HOST:PORT   a TCP port, here or on a host this device can reach
@@ -48,19 +60,26 @@ HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, also with user and password.
 `
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first signal ends politely, a second one kills
+	ctx, stop := untilSignal()
+	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "deviceagent:", err)
 		os.Exit(1)
 	}
 }
 
+// untilSignal ends at the first signal, politely; a second one kills.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
 func run(ctx context.Context, args []string, out, logTo io.Writer) error {
 	switch {
 	case len(args) == 0:
 	case len(args) == 1 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help"):
-		fmt.Fprint(out, "deviceagent serves bridges on a device. It takes its settings from the environment.\n\n")
+		fmt.Fprint(out, help)
 		if err := settings.Usage("AGENT", &config{}, out); err != nil {
 			return err
 		}
@@ -73,43 +92,98 @@ func run(ctx context.Context, args []string, out, logTo io.Writer) error {
 		return fmt.Errorf("unknown argument %q; settings come from the environment, see deviceagent --help", args[0])
 	}
 
-	var c config
-	loadErr := settings.Load("AGENT", &c)
-	cfg, err := c.prepare()
-	log, logErr := c.Log.New("AGENT", logTo)
-	if err := errors.Join(loadErr, err, logErr); err != nil {
-		return err
-	}
-	cfg.Logger = log
-	cfg.Source, err = fake.NewRemoteSource(fake.RemoteConfig{URL: c.FakeURL, DeviceID: c.DeviceID, Logger: cfg.Logger})
+	cfg, err := load(logTo)
 	if err != nil {
-		return fmt.Errorf("AGENT_FAKE_URL: %w", err)
+		return err
 	}
 	agent, err := deviceagent.New(cfg)
 	if err != nil {
 		return err
 	}
-	defer log.Info("agent stopped")
+	defer cfg.Logger.Info("agent stopped")
 	return agent.Run(ctx)
 }
 
-// prepare reports every fault at once.
-func (c *config) prepare() (deviceagent.Config, error) {
-	var errs []error
+// fields are the names of deviceagent.Config's fields in the environment.
+var fields = map[string]string{
+	"DeviceID": "DEVICE_ID", "RelayHosts": "RELAY_HOSTS", "MaxBridges": "MAX_BRIDGES",
+	"MaxStreams": "MAX_STREAMS", "DialTimeout": "DIAL_TIMEOUT",
+}
+
+// load reads the environment and what it names. Every fault comes at once, by
+// the variable's name.
+func load(logTo io.Writer) (deviceagent.Config, error) {
+	var (
+		c      config
+		faults settings.Faults
+	)
+	err := settings.Load("AGENT", &c)
+	if err != nil && !errors.As(err, &faults) {
+		return deviceagent.Config{}, err
+	}
+	isBad := func(name string) bool {
+		return slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == "AGENT_"+name })
+	}
+	bad := func(name, problem string) {
+		if !isBad(name) { // once is enough
+			faults = append(faults, settings.Fault{Name: "AGENT_" + name, Problem: problem})
+		}
+	}
 	targets, err := deviceagent.ParseTargets(c.Targets)
 	if err != nil {
-		errs = append(errs, fmt.Errorf("AGENT_TARGETS: %w", err))
+		bad("TARGETS", err.Error())
+		targets, _ = deviceagent.ParseTargets(nil)
 	}
 	roots, err := ws.LoadRoots(c.CAFile)
 	if err != nil {
-		errs = append(errs, fmt.Errorf("AGENT_CA_FILE: %w", err))
+		bad("CA_FILE", err.Error())
 	}
-	if c.Signals != "fake" && c.Signals != "" { // Load has said that it is missing
-		errs = append(errs, fmt.Errorf("AGENT_SIGNALS: %q is not known; fake is", c.Signals))
-	}
-	return deviceagent.Config{
+	cfg := deviceagent.Config{
 		DeviceID: c.DeviceID, RelayHosts: c.RelayHosts, AllowPlain: c.AllowPlain, Targets: targets,
 		MaxBridges: c.MaxBridges, MaxStreams: c.MaxStreams, DialTimeout: c.DialTimeout,
 		Dialer: ws.Dialer{TLS: &tls.Config{RootCAs: roots}},
-	}, errors.Join(errs...)
+	}
+	if cfg.Logger, err = c.Log.New("AGENT", logTo); err != nil {
+		name, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), "AGENT_"), ": ")
+		bad(name, problem)
+	}
+	for name, n := range map[string]int{"MAX_BRIDGES": c.MaxBridges, "MAX_STREAMS": c.MaxStreams} {
+		if n < 1 {
+			bad(name, fmt.Sprintf("%d lets nobody in", n))
+		}
+	}
+	if c.DialTimeout <= 0 {
+		bad("DIAL_TIMEOUT", fmt.Sprintf("%v leaves a target no time", c.DialTimeout))
+	}
+	for _, err := range unjoin(cfg.Validate()) {
+		field, problem, _ := strings.Cut(err.Error(), ": ")
+		if name, ok := fields[field]; ok { // Source comes next
+			bad(name, problem)
+		}
+	}
+	switch c.Signals {
+	case "fake":
+		cfg.Source, err = fake.NewRemoteSource(fake.RemoteConfig{URL: c.FakeURL, DeviceID: c.DeviceID, Logger: cfg.Logger})
+		if err != nil && !isBad("DEVICE_ID") {
+			bad("FAKE_URL", err.Error())
+		}
+	case "": // Load has said that it is missing
+	default:
+		bad("SIGNALS", fmt.Sprintf("%q is not known; fake is", c.Signals))
+	}
+	if len(faults) > 0 {
+		return deviceagent.Config{}, faults
+	}
+	if len(targets.Names()) == 0 {
+		cfg.Logger.Warn("AGENT_TARGETS is empty: nothing on this device can be reached")
+	}
+	return cfg, nil
+}
+
+// unjoin splits what errors.Join has made.
+func unjoin(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return nil
 }

@@ -5,10 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
-
-	"github.com/spf13/cobra"
 
 	"websocketbridge/relay/client"
 	envsettings "websocketbridge/relay/settings"
@@ -39,29 +38,22 @@ type settings struct {
 }
 
 // load runs before each command that needs a relay.
-func (s *settings) load(cmd *cobra.Command) error {
-	if cmd.Annotations["relay"] == "" {
-		return nil
-	}
+func (s *settings) load() error {
 	var e env
 	if err := envsettings.Load("BRIDGE", &e); err != nil {
 		return usageError{err}
 	}
 	s.client.URL = cmp.Or(s.relay, e.Relay)
-	if s.client.URL == "" {
-		return usageError{hintError{errors.New("no relay is named"), "set BRIDGE_RELAY or --relay to its address, as wss://relay.example.com"}}
-	}
 	s.client.AllowPlain = s.allowPlain || e.AllowPlain
-	if _, err := client.ParseURL(s.client.URL, s.client.AllowPlain); err != nil {
+	if err := checkRelay(s.client.URL, s.client.AllowPlain); err != nil {
 		return usageError{err}
 	}
 	s.client.APIKey = e.APIKey
 	if s.keyFile != "" {
-		b, err := os.ReadFile(s.keyFile)
-		if err != nil {
-			return usageError{fmt.Errorf("read the API key: %w", err)}
+		var err error
+		if s.client.APIKey, err = readKey(s.keyFile); err != nil {
+			return usageError{fmt.Errorf("API key: %w", err)}
 		}
-		s.client.APIKey = strings.TrimSpace(string(b))
 	}
 	roots, err := ws.LoadRoots(cmp.Or(s.caFile, e.CAFile))
 	if err != nil {
@@ -69,4 +61,47 @@ func (s *settings) load(cmd *cobra.Command) error {
 	}
 	s.client.Dialer = ws.Dialer{TLS: &tls.Config{RootCAs: roots}}
 	return nil
+}
+
+// checkRelay says what is wrong with the relay's address, and what to write.
+func checkRelay(addr string, allowPlain bool) error {
+	if addr == "" {
+		return hintError{errors.New("no relay is named"), "set BRIDGE_RELAY or --relay to its address, as wss://relay.example.com"}
+	}
+	if _, err := client.ParseURL(addr, true); err != nil {
+		if _, serr := client.ParseURL("wss://"+addr, false); serr == nil && !strings.Contains(addr, "://") {
+			return hintError{fmt.Errorf("relay address %q has no scheme", addr), "did you mean wss://" + addr + "?"}
+		}
+		return err
+	}
+	if _, err := client.ParseURL(addr, allowPlain); err != nil {
+		return hintError{
+			fmt.Errorf("%s has no TLS: everybody on the way could read the API key and the data", addr),
+			"use wss://, or permit it with --allow-plain or BRIDGE_ALLOW_PLAIN=true",
+		}
+	}
+	return nil
+}
+
+// maxKeyFile is in bytes: a key has at most 256.
+const maxKeyFile = 4 << 10
+
+func readKey(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return "", err
+	}
+	key := strings.TrimSpace(string(b))
+	switch {
+	case key == "":
+		return "", fmt.Errorf("%s is empty", path)
+	case len(b) > maxKeyFile || strings.ContainsAny(key, " \t\r\n"):
+		return "", fmt.Errorf("%s holds more than a key", path)
+	}
+	return key, nil
 }

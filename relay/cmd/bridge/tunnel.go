@@ -3,18 +3,16 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"websocketbridge/relay/client"
-	"websocketbridge/relay/wire"
 )
 
 func newTunnel(ui *ui, s *settings) *cobra.Command {
@@ -24,22 +22,28 @@ func newTunnel(ui *ui, s *settings) *cobra.Command {
 		Short: "Make targets on the device reachable on local ports",
 		Long: `tunnel listens on local ports and connects what comes in to targets on the device.
 All connections share one session, so that they cost one signal; when it is
-lost, tunnel dials again and the local ports stay.
+lost, tunnel dials again and the local ports stay. Ctrl-C or SIGTERM ends it,
+with exit code 0.
 
 LOCAL is a port, or an address and a port; without it a free port is taken and
 printed. Without an address only this machine can connect.
-TARGET is a name from the device's list, or HOST:PORT where its owner allows that.`,
+TARGET is a name from the device's list, or HOST:PORT where its owner allows that.
+
+On a terminal it says what happens; in a pipe only the ports that it chose. With
+--json it prints one event a line: listening (for each port) and up when it can
+be used, then refused (one connection got no stream), lost (dialling again after
+retryMs), retry (that failed), up again.`,
 		Example: `  bridge tunnel pump-7 8080:web 2222:ssh
   bridge tunnel pump-7 web
   bridge tunnel pump-7 0.0.0.0:5900:192.168.1.20:5900`,
 		Args:        args(2, -1, "a device and at least one target"),
-		Annotations: map[string]string{"relay": "yes"},
+		Annotations: map[string]string{needsRelay: "yes"},
 		RunE: func(cmd *cobra.Command, a []string) error {
 			var forwards []forward
 			for _, spec := range a[1:] {
 				f, err := parseForward(spec)
 				if err != nil {
-					return usageError{fmt.Errorf("%q %w", spec, err)}
+					return usagef("%q %w", spec, err)
 				}
 				forwards = append(forwards, f)
 			}
@@ -51,58 +55,18 @@ TARGET is a name from the device's list, or HOST:PORT where its owner allows tha
 	return cmd
 }
 
-// forward is one [LOCAL:]TARGET.
-type forward struct {
-	local  string // host:port to listen on; port 0: a free one
-	free   bool   // the user left the port to us
-	target string
-}
-
-// parseForward reads [[BIND:]PORT:]TARGET, where TARGET may be HOST:PORT itself.
-// A port in front always is the local one; an address in front is the local one
-// only if something is left for a target behind its port.
-func parseForward(spec string) (forward, error) {
-	f := forward{local: "127.0.0.1:0", free: true, target: spec}
-	if head, rest, ok := strings.Cut(spec, ":"); ok && isPort(head) {
-		f = forward{local: net.JoinHostPort("127.0.0.1", head), free: head == "0", target: rest}
-	} else if host, port, target, ok := cutBind(spec); ok {
-		f = forward{local: net.JoinHostPort(host, port), free: port == "0", target: target}
-	}
-	if err := wire.CheckTarget(f.target); err != nil {
-		return f, fmt.Errorf("has a target that %w", err)
-	}
-	return f, nil
-}
-
-// cutBind splits BIND:PORT:TARGET.
-func cutBind(spec string) (host, port, target string, ok bool) {
-	if strings.HasPrefix(spec, "[") {
-		end := strings.Index(spec, "]:")
-		if end < 0 {
-			return
-		}
-		host, spec = spec[1:end], spec[end+2:]
-	} else if host, spec, ok = strings.Cut(spec, ":"); !ok {
-		return
-	}
-	port, target, ok = strings.Cut(spec, ":")
-	_, err := netip.ParseAddr(host)
-	return host, port, target, ok && isPort(port) && (err == nil || host == "localhost")
-}
-
-func isPort(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 16)
-	return err == nil
-}
-
 // tunnel is one run of the command.
 type tunnel struct {
 	ui       *ui
 	device   string
 	forwards []forward
 	link     *client.Link
-	began    time.Time
 	wg       sync.WaitGroup
+
+	// Used by report only, which Link calls for one event after the other.
+	up       bool // now
+	everUp   bool
+	bridgeID string // of the newest session
 }
 
 func (t *tunnel) run(ctx context.Context, cfg client.Config, persist bool) error {
@@ -115,17 +79,20 @@ func (t *tunnel) run(ctx context.Context, cfg client.Config, persist bool) error
 	}()
 	req := client.Request{Device: t.device}
 	for i, f := range t.forwards {
-		l, err := net.Listen("tcp", f.local)
+		l, err := listen(f.local)
 		if err != nil {
-			return usageError{hintError{fmt.Errorf("listen on %s: %w", f.local, cause(err)), "another program may have that port; name another one, or none for a free one"}}
+			return listenFailed(f.local, err)
 		}
 		listeners = append(listeners, l)
 		t.forwards[i].local = l.Addr().String()
-		req.Targets = append(req.Targets, f.target)
+		if !slices.Contains(req.Targets, f.target) {
+			req.Targets = append(req.Targets, f.target)
+		}
 		if host, _, _ := net.SplitHostPort(t.forwards[i].local); !net.ParseIP(host).IsLoopback() {
-			t.ui.warnf("%s is open to every machine that reaches this one", t.forwards[i].local)
+			t.ui.warnf("warning: %s is open to every machine that reaches this one", t.forwards[i].local)
 		}
 	}
+	userCtx := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t.link = client.NewLink(cfg, req, persist, t.report)
@@ -140,24 +107,92 @@ func (t *tunnel) run(ctx context.Context, cfg client.Config, persist bool) error
 		t.wg.Go(func() { t.link.Forward(ctx, l, target, func(err error) { t.refused(target, err) }) })
 	}
 	t.wg.Wait()
-	return linkErr // nil when the user ended it, which is how a tunnel ends
+	switch {
+	case linkErr != nil:
+		return dialFailed(linkErr, cfg)
+	case !t.everUp:
+		return interrupted(userCtx, nil) // whoever waited for a tunnel got none
+	}
+	return nil // the user ended it, which is how a tunnel ends
 }
+
+// listen takes an IPv4 address at its word: for 0.0.0.0, package net would open
+// the port on every IPv6 address as well.
+func listen(local string) (net.Listener, error) {
+	network := "tcp"
+	if a, err := netip.ParseAddrPort(local); err == nil && a.Addr().Is4() {
+		network = "tcp4"
+	}
+	return net.Listen(network, local)
+}
+
+// listenFailed says what to do about a local port that cannot be had.
+func listenFailed(local string, err error) error {
+	hint := "name another port, or none for a free one"
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		hint = "ports below 1024 need privileges; name a higher one"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "this machine has no such address; without one, the tunnel listens on 127.0.0.1"
+	}
+	return hintError{usagef("listen on %s: %w", local, cause(err)), hint}
+}
+
+// Events of --json.
+type (
+	listeningEvent struct {
+		Event  string `json:"event"` // "listening"
+		Device string `json:"device"`
+		Local  string `json:"local"`
+		Target string `json:"target"`
+	}
+	upEvent struct {
+		Event    string `json:"event"` // "up"
+		Device   string `json:"device"`
+		BridgeID string `json:"bridgeId"`
+		Ms       int64  `json:"ms"` // to bring it up
+	}
+	downEvent struct {
+		Event    string `json:"event"` // "lost", or "retry" if there was nothing to lose
+		Device   string `json:"device"`
+		BridgeID string `json:"bridgeId,omitempty"`
+		Code     string `json:"code,omitempty"`
+		Detail   string `json:"detail"`
+		RetryMs  int64  `json:"retryMs"`
+	}
+	refusedEvent struct {
+		Event      string `json:"event"` // "refused"
+		Device     string `json:"device"`
+		Target     string `json:"target"`
+		Code       string `json:"code,omitempty"`
+		DeviceCode string `json:"deviceCode,omitempty"`
+		Detail     string `json:"detail"`
+	}
+)
 
 // report shows what happens to the link. The ports are shown when the first
 // session is up: a script that waits for a line can then connect.
 func (t *tunnel) report(e client.Event) {
 	switch {
 	case e.Session != nil:
-		if t.began.IsZero() {
-			t.began = time.Now()
+		t.bridgeID = e.Session.BridgeID
+		t.ui.sayf("%s: connected in %v, bridge %s", t.device, e.Took.Round(time.Millisecond), t.bridgeID)
+		if !t.everUp {
 			t.announce()
 		}
-		t.ui.event(map[string]any{"event": "up", "device": t.device, "bridgeId": e.Session.BridgeID, "ms": e.Took.Milliseconds()})
-		t.ui.sayf("%s: connected in %v, bridge %s", t.device, e.Took.Round(time.Millisecond), e.Session.BridgeID)
+		t.up, t.everUp = true, true
+		t.ui.event(upEvent{"up", t.device, t.bridgeID, e.Took.Milliseconds()})
 	case e.Retry > 0:
+		d := downEvent{"retry", t.device, "", "", "", e.Retry.Milliseconds()}
 		f := explain(e.Err)
-		t.ui.event(map[string]any{"event": "lost", "device": t.device, "code": f.code, "detail": f.text, "retryMs": e.Retry.Milliseconds()})
-		t.ui.sayf("%s: %s; trying again in %v", t.device, printable(f.text), e.Retry.Round(100*time.Millisecond))
+		if t.up {
+			d.Event, d.BridgeID = "lost", t.bridgeID
+			f = explain(lostError{e.Err, t.bridgeID})
+		}
+		t.up = false
+		d.Code, d.Detail = f.Code, f.Detail
+		t.ui.event(d)
+		t.ui.sayf("%s: %s; trying again in %v", t.device, printable(f.Detail), e.Retry.Round(100*time.Millisecond))
 	}
 }
 
@@ -167,7 +202,7 @@ func (t *tunnel) announce() {
 	for _, f := range t.forwards {
 		switch {
 		case t.ui.json:
-			t.ui.event(map[string]any{"event": "listening", "device": t.device, "local": f.local, "target": f.target})
+			t.ui.event(listeningEvent{"listening", t.device, f.local, f.target})
 		case f.free || t.ui.verbose || isTerminal(t.ui.out):
 			t.ui.printf("%s -> %s", f.local, f.target)
 		}
@@ -177,19 +212,8 @@ func (t *tunnel) announce() {
 // refused tells of a connection that got no stream.
 func (t *tunnel) refused(target string, err error) {
 	f := explain(err)
-	t.ui.event(map[string]any{"event": "refused", "target": target, "code": f.code, "deviceCode": f.deviceCode, "detail": f.text})
+	t.ui.event(refusedEvent{"refused", t.device, target, f.Code, f.DeviceCode, f.Detail})
 	if !t.ui.json {
-		t.ui.warnf("%s", printable(f.text))
-	}
-}
-
-// cause is the last part of an error: "address already in use".
-func cause(err error) error {
-	for {
-		u := errors.Unwrap(err)
-		if u == nil {
-			return err
-		}
-		err = u
+		t.ui.warnf("%s", printable(f.Detail))
 	}
 }

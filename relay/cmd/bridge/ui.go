@@ -20,6 +20,7 @@ type ui struct {
 	out, err io.Writer
 	json     bool
 	verbose  bool
+	dataOut  bool // standard output is the device's: JSON goes to standard error
 
 	mu sync.Mutex // one line at a time
 }
@@ -37,6 +38,14 @@ func (u *ui) sayf(format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	fmt.Fprintf(u.err, format+"\n", args...)
+}
+
+// detailf prints progress of a command that another program runs, as ssh does:
+// its terminal is that program's.
+func (u *ui) detailf(format string, args ...any) {
+	if u.verbose {
+		u.sayf(format, args...)
+	}
 }
 
 // warnf prints what a person should know even in a pipe.
@@ -58,35 +67,37 @@ func (u *ui) event(v any) {
 	if !u.json {
 		return
 	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return
+	to := u.out
+	if u.dataOut {
+		to = u.err
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.out.Write(append(b, '\n'))
+	enc := json.NewEncoder(to)
+	enc.SetEscapeHTML(false)
+	enc.Encode(v) // an error means that nobody reads
 }
 
 // exit reports how a command ended and returns its exit code.
 func (u *ui) exit(err error) int {
 	f := explain(err)
 	if err == nil || f.quiet {
-		return f.exit
+		return f.Exit
 	}
 	if u.json {
-		u.event(f.json())
-		return f.exit
+		u.event(f)
+		return f.Exit
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	fmt.Fprintf(u.err, "bridge: %s\n", printable(f.text))
-	if f.hint != "" {
-		fmt.Fprintf(u.err, "hint: %s\n", printable(f.hint))
+	fmt.Fprintf(u.err, "bridge: %s\n", printable(f.Detail))
+	if f.Hint != "" {
+		fmt.Fprintf(u.err, "hint: %s\n", printable(f.Hint))
 	}
-	if f.bridgeID != "" {
-		fmt.Fprintf(u.err, "bridge ID: %s\n", printable(f.bridgeID))
+	if f.BridgeID != "" {
+		fmt.Fprintf(u.err, "bridge ID: %s\n", printable(oneLine(f.BridgeID)))
 	}
-	return f.exit
+	return f.Exit
 }
 
 // printable keeps words from elsewhere from steering the terminal. Line breaks

@@ -17,11 +17,21 @@ func newVersion(ui *ui) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			v := envsettings.Version()
 			if ui.json {
-				ui.event(map[string]any{"event": "version", "version": v, "protocol": wire.Version, "session": wire.SessionV1, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+				ui.event(versionEvent{"version", v, wire.Version, wire.SessionV1, runtime.Version(), runtime.GOOS, runtime.GOARCH})
 				return nil
 			}
 			ui.printf("bridge %s\nprotocol %d, %s\n%s %s/%s", v, wire.Version, wire.SessionV1, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}
+}
+
+type versionEvent struct {
+	Event    string `json:"event"` // "version"
+	Version  string `json:"version"`
+	Protocol int    `json:"protocol"`
+	Session  string `json:"session"`
+	Go       string `json:"go"`
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
 }

@@ -5,7 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"websocketbridge/relay"
@@ -47,20 +51,30 @@ type config struct {
 
 // prepared is what config means once files are read.
 type prepared struct {
-	relay relay.Config
-	tls   *tls.Config // nil: plain
+	relay relay.Config // PublicURL is empty if it is the listener's
+	tls   *tls.Config  // nil: plain
+	log   *slog.Logger
 }
 
-// prepare reads what config names, reporting every fault at once.
-func (c *config) prepare() (prepared, error) {
-	var errs []error
+// load reads the environment and what it names. Every fault comes at once, by
+// the variable's name.
+func load(logTo io.Writer) (*config, prepared, error) {
+	c := new(config)
+	faults, err := faultsOf(settings.Load("RELAY", c))
+	if err != nil {
+		return nil, prepared{}, err
+	}
 	bad := func(name, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("RELAY_%s: %w", name, fmt.Errorf(format, args...)))
+		name = "RELAY_" + name
+		if !slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == name }) { // said already
+			faults = append(faults, settings.Fault{Name: name, Problem: fmt.Errorf(format, args...).Error()})
+		}
 	}
 	p := prepared{relay: relay.Config{
 		DialBack: c.DialBack, Ping: orNever(c.Ping), Dead: orNever(c.Dead), Idle: c.Idle, MaxDuration: orNever(c.MaxDuration),
-		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, Drain: orNever(c.Drain),
+		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, Drain: orNever(c.Drain), PublicURL: c.PublicURL,
 	}}
+	plainUnread := slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == "RELAY_PLAIN" })
 	switch {
 	case c.TLSCert != "" && c.TLSKey != "":
 		if c.Plain {
@@ -72,9 +86,11 @@ func (c *config) prepare() (prepared, error) {
 		}
 		// gorilla/websocket upgrades HTTP/1.1 only, so no other protocol is offered.
 		p.tls = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{cert}}
-	case c.TLSCert != "" || c.TLSKey != "":
-		bad("TLS_CERT", "goes together with RELAY_TLS_KEY; one of them is missing")
-	case !c.Plain:
+	case c.TLSCert != "":
+		bad("TLS_KEY", "is missing; RELAY_TLS_CERT needs it")
+	case c.TLSKey != "":
+		bad("TLS_CERT", "is missing; RELAY_TLS_KEY needs it")
+	case !c.Plain && !plainUnread:
 		bad("TLS_CERT", "is missing; set it and RELAY_TLS_KEY, or RELAY_PLAIN=true if a proxy in front does TLS")
 	}
 	switch c.Auth {
@@ -93,24 +109,78 @@ func (c *config) prepare() (prepared, error) {
 	default:
 		bad("AUTH", "%q is neither keys nor none", c.Auth)
 	}
-	var err error
 	if p.relay.Keys, err = c.ring(); err != nil {
 		bad("TOKEN_KEYS", "%w", err)
 	}
-	if p.relay.PublicURL, err = c.publicURL(); err != nil {
-		bad("PUBLIC_URL", "%w", err)
+	if !c.knowsPublicURL() {
+		bad("PUBLIC_URL", "is missing; devices have to know where to dial, as wss://relay.example.com")
 	}
 	switch c.Signaler {
 	case "fake":
+		if err := checkLoopback(c.FakeListen); err != nil {
+			bad("FAKE_LISTEN", "%w", err)
+		}
 	case "":
 		bad("SIGNALER", "is missing; fake tells agents on this machine, without a hub")
 	default:
 		bad("SIGNALER", "%q is not known; fake is", c.Signaler)
 	}
-	if err := checkLoopback(c.FakeListen); c.Signaler == "fake" && err != nil {
-		bad("FAKE_LISTEN", "%w", err)
+	c.checkLimits(p.relay, bad)
+	if p.log, err = c.Log.New("RELAY", logTo); err != nil {
+		name, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), "RELAY_"), ": ")
+		bad(name, "%s", problem)
 	}
-	return p, errors.Join(errs...)
+	if len(faults) > 0 {
+		return nil, p, faults
+	}
+	return c, p, nil
+}
+
+// faultsOf takes the settings' faults out of err; any other error is final.
+func faultsOf(err error) (settings.Faults, error) {
+	var faults settings.Faults
+	if err != nil && !errors.As(err, &faults) {
+		return nil, err
+	}
+	return faults, nil
+}
+
+// fields are the names of relay.Config's fields in the environment.
+var fields = map[string]string{
+	"PublicURL": "PUBLIC_URL", "DialBack": "DIAL_BACK", "Dead": "DEAD", "Idle": "IDLE",
+	"MaxBytes": "MAX_BYTES", "MaxBridges": "MAX_BRIDGES", "MaxWaiting": "MAX_WAITING",
+}
+
+// checkLimits says what package relay would, by the names of the environment.
+func (c *config) checkLimits(r relay.Config, bad func(name, format string, args ...any)) {
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"DIAL_BACK", c.DialBack}, {"PING", c.Ping}, {"DEAD", c.Dead}, {"IDLE", c.Idle}, {"MAX_DURATION", c.MaxDuration}, {"DRAIN", c.Drain}} {
+		if d.value < 0 {
+			bad(d.name, "%v is negative", d.value)
+		}
+	}
+	for name, n := range map[string]int{"MAX_BRIDGES": c.MaxBridges, "MAX_WAITING": c.MaxWaiting} {
+		if n < 1 {
+			bad(name, "%d lets nobody in", n)
+		}
+	}
+	r.PublicURL = cmp.Or(r.PublicURL, "ws://127.0.0.1") // the listener's, which is none yet
+	for _, err := range unjoin(r.Validate()) {
+		field, problem, _ := strings.Cut(err.Error(), ": ")
+		if name, ok := fields[field]; ok { // others are no settings
+			bad(name, "%s", problem)
+		}
+	}
+}
+
+// unjoin splits what errors.Join has made.
+func unjoin(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return nil
 }
 
 // orNever turns a person's 0, "no limit", into a Config's: its 0 is the default.
@@ -132,16 +202,11 @@ func (c *config) ring() (*token.Ring, error) {
 	return token.NewRing(keys...)
 }
 
-// publicURL falls back to the listener where devices are on this machine, too.
-func (c *config) publicURL() (string, error) {
-	if c.PublicURL != "" {
-		return c.PublicURL, nil
-	}
-	host, port, err := net.SplitHostPort(c.Listen)
-	if err != nil || !ws.IsLoopback(host) || port == "0" {
-		return "", errors.New("is missing; devices have to know where to dial, as wss://relay.example.com")
-	}
-	return map[bool]string{true: "ws://", false: "wss://"}[c.Plain] + c.Listen, nil
+// knowsPublicURL says whether devices can be told where to dial: by setting, or
+// because they are on this machine, too.
+func (c *config) knowsPublicURL() bool {
+	host, _, err := net.SplitHostPort(c.Listen)
+	return c.PublicURL != "" || err == nil && ws.IsLoopback(host)
 }
 
 func checkLoopback(addr string) error {

@@ -27,9 +27,15 @@ nowhere; the line for the file RELAY_API_KEYS, which holds a hash only, goes to
 standard output:
 
   relay hash-key ops >> /etc/relay/api-keys
+  relay hash-key ops >> /etc/relay/api-keys 2> ops.key
 
 With --stdin it hashes the key on standard input instead.`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return errors.New("hash-key takes one name, for the log to say who came: relay hash-key ops")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := auth.NewAPIKey()
 			if stdin {
@@ -52,7 +58,11 @@ With --stdin it hashes the key on standard input instead.`,
 				return err
 			}
 			if !stdin {
-				fmt.Fprintln(cmd.ErrOrStderr(), key)
+				label := "" // a file gets the key alone
+				if f, ok := cmd.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+					label = "The key, which is kept nowhere: "
+				}
+				fmt.Fprintln(cmd.ErrOrStderr(), label+key)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), line)
 			return nil

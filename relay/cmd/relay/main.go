@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -31,16 +29,21 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		Long: `relay runs one node. It takes its settings from the environment; secrets may be
 in files instead, named by the variable with _FILE behind its name.
 
+On this machine, without a hub or TLS, and with a key of its own:
+
+  relay hash-key me > api-keys
+  RELAY_API_KEYS=api-keys RELAY_PLAIN=true RELAY_SIGNALER=fake relay
+
+SIGTERM or Ctrl-C drains: no new bridges, and open ones may go on for RELAY_DRAIN.
+A second signal ends them, a third one the process.
+
 ` + usage(),
 		Args:          cobra.NoArgs,
 		Version:       settings.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// The first signal drains, a second one ends the drain, a third kills.
-			drain, stopDrain := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stopDrain()
-			return serve(drain, errOut)
+			return serve(cmd.Context(), errOut)
 		},
 	}
 	root.AddCommand(newHashKey(), newTokenKey(), &cobra.Command{

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,15 +16,13 @@ import (
 	"websocketbridge/signaler/fake"
 )
 
-// serve runs a node until ctx ends and its drain is over.
+// serve runs a node until ctx ends or a signal comes, and its drain is over.
 func serve(ctx context.Context, logTo io.Writer) error {
-	var c config
-	loadErr := settings.Load("RELAY", &c)
-	p, err := c.prepare()
-	log, logErr := c.Log.New("RELAY", logTo)
-	if err := errors.Join(loadErr, err, logErr); err != nil {
+	c, p, err := load(logTo)
+	if err != nil {
 		return err
 	}
+	log := p.log
 	p.relay.Logger = log
 
 	public, err := net.Listen("tcp", c.Listen)
@@ -33,6 +30,9 @@ func serve(ctx context.Context, logTo io.Writer) error {
 		return fmt.Errorf("RELAY_LISTEN: %w", err)
 	}
 	defer public.Close()
+	if p.relay.PublicURL == "" {
+		p.relay.PublicURL = listenerURL(c.Listen, public.Addr(), p.tls != nil)
+	}
 	if p.tls != nil {
 		public = tls.NewListener(public, p.tls)
 	}
@@ -63,19 +63,24 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	hubErr := make(chan error, 1)
 	wg.Go(func() { hubErr <- hub.Serve(hubCtx, hubAddr) })
 
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	nodeCtx, drain := context.WithCancel(ctx)
+	defer drain()
+	var failed error // written before drain, read after Run
 	wg.Go(func() {
 		select {
-		case err := <-hubErr: // the fake hub failed: nothing can be signalled
+		case err := <-hubErr: // nothing can be signalled any more
 			if hubCtx.Err() == nil {
-				stop(fmt.Errorf("fake signaler: %w", err))
+				failed = fmt.Errorf("fake signaler: %w", err)
+				drain()
 				node.Kill()
 			}
 		case <-hubCtx.Done():
 		}
 	})
-	wg.Go(func() { killOnSignal(ctx, hubCtx, node) })
+	signals := make(chan os.Signal, 2) // one more may come while the first is heeded
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	wg.Go(func() { heed(hubCtx, signals, drain, node.Kill) })
 
 	if c.TokenKeys == "" {
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
@@ -83,31 +88,42 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	if c.Auth == "none" {
 		log.Warn("RELAY_AUTH=none: everybody who reaches this node may reach every device")
 	}
-	log.Info("relay listens", "public", public.Addr().String(), "url", p.relay.PublicURL, "signaler", c.Signaler, "version", settings.Version())
+	log.Info("relay listens", append([]any{"public", public.Addr().String(), "url", p.relay.PublicURL, "signaler", c.Signaler,
+		"agents", hubAddr.Addr().String(), "version", settings.Version()}, adminAttr(admin)...)...)
 	defer log.Info("relay stopped")
-	if err := node.Run(ctx, public, admin); err != nil {
+	if err := node.Run(nodeCtx, public, admin); err != nil {
 		return err
 	}
-	if err := context.Cause(ctx); err != context.Canceled {
-		return err
-	}
-	return nil
+	stopHub()
+	wg.Wait()
+	return failed
 }
 
-// killOnSignal ends a drain at the next signal. The one after that ends the
-// process.
-func killOnSignal(ctx, end context.Context, node *relay.Server) {
-	select {
-	case <-ctx.Done():
-	case <-end.Done():
-		return
+// listenerURL is where devices on this machine dial: the host as the setting
+// names it, since a certificate may be for that name, and the port in use.
+func listenerURL(setting string, addr net.Addr, secure bool) string {
+	host, _, _ := net.SplitHostPort(setting)
+	_, port, _ := net.SplitHostPort(addr.String())
+	return map[bool]string{true: "wss://", false: "ws://"}[secure] + net.JoinHostPort(host, port)
+}
+
+func adminAttr(l net.Listener) []any {
+	if l == nil {
+		return nil
 	}
-	again := make(chan os.Signal, 1)
-	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(again)
-	select {
-	case <-again:
-		node.Kill()
-	case <-end.Done():
+	return []any{"admin", l.Addr().String()}
+}
+
+// heed drains at the first signal and ends the drain at the second. After that
+// nothing is caught any more: a third one ends the process.
+func heed(end context.Context, signals chan os.Signal, drain, kill func()) {
+	for _, act := range []func(){drain, kill} {
+		select {
+		case <-signals:
+			act()
+		case <-end.Done():
+			return
+		}
 	}
+	signal.Stop(signals)
 }

@@ -1,0 +1,20 @@
+package deviceagent
+
+import "net/url"
+
+// MatchRelay says whether an entry of Config.RelayHosts allows a URL.
+func MatchRelay(entry, rawURL string) (bool, error) {
+	h, err := parseRelayHost(entry)
+	if err != nil {
+		return false, err
+	}
+	u, err := url.Parse(rawURL)
+	return err == nil && h.match(u), nil
+}
+
+// Remembered is how many signals the agent remembers.
+func (a *Agent) Remembered() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.seen)
+}
