@@ -64,12 +64,14 @@ func (a *Agent) serveRaw(ctx context.Context, s *signaler.Signal, names []string
 		a.reject(ctx, s, refuse("dial_failed", "%v", err))
 		return err
 	}
-	defer conn.Close()
+	local := session.NewLocal(conn)
+	defer local.Close()
 	c, err := a.dialBack(ctx, s)
 	if err != nil {
+		local.Reset()
 		return err
 	}
-	r := &raw{c: c, local: session.NewLocal(conn)}
+	r := &raw{c, local}
 	return r.run(ctx)
 }
 

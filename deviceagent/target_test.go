@@ -205,6 +205,36 @@ func FuzzFind(f *testing.F) {
 	})
 }
 
+// All hosts as patterns, against all hosts as names.
+func TestFindReference(t *testing.T) {
+	hosts := []string{
+		"10.0.0.1", "10.0.0.0/8", "0.0.0.0/0", "[::/0]", "[::1]", "[::ffff:10.0.0.1]", "[fd00::]", "fd00::/16", "127.0.0.1", "127.1", "0x7f.1", "010.0.0.1",
+		"a.example", "A.example.", "b.a.example", "*.example", "*.a.example", "evila.example", ".example", "example", "*", "", "[fe80::1%a.example]", "127.0.0.1%a.example", "1.example", "a_b.example", "10.0.0.1.example", "[::1%.example]", "[a.example]",
+	}
+	found := 0
+	for _, pattern := range hosts {
+		targets, err := deviceagent.ParseTargets([]string{"tcp:" + pattern + ":80-90"})
+		if err != nil {
+			continue
+		}
+		for _, host := range hosts {
+			for _, port := range []string{"80", "090", "79", "91", "0", "65616", "", "80:80"} {
+				name := host + ":" + port
+				_, ok := targets.Find(name)
+				if want := reference("tcp:"+pattern+":80-90", name); ok != want {
+					t.Errorf("%q finds %q: %t, the reference says %t", pattern, name, ok, want)
+				}
+				if ok {
+					found++
+				}
+			}
+		}
+	}
+	if found < 50 {
+		t.Errorf("only %d were found", found)
+	}
+}
+
 var (
 	askedForm   = regexp.MustCompile(`^(?:\[([^\[\]]*)\]|([^\[\]:]*)):([0-9]+)$`)
 	patternForm = regexp.MustCompile(`^tcp:(.+):(?:(\*)|([0-9]+)(?:-([0-9]+))?)$`)

@@ -121,7 +121,7 @@ func TestSpliceEarlyAnswer(t *testing.T) {
 	if _, err := io.ReadFull(x.prog, make([]byte, 6)); err != nil {
 		t.Fatal(err)
 	}
-	answer := strings.Repeat("no", 50<<10)
+	answer := strings.Repeat("no", 16<<10)
 	io.WriteString(x.prog, answer)
 	x.prog.CloseWrite()
 	x.prog.CloseRead()

@@ -44,6 +44,7 @@ func newLab(t *testing.T, dialBack time.Duration) lab {
 	hub := fake.New(fake.Config{})
 	node, err := relay.New(relay.Config{
 		PublicURL: "ws://" + public.Addr().String(), Signaler: hub, Keys: ring, Auth: keys, DialBack: dialBack, Drain: -1,
+		Ping: -1, Dead: -1, // data that waits for the next ping to come through is late
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -39,6 +39,7 @@ func newRig(t *testing.T, targets []string, env ...string) *rig {
 		"RELAY_LISTEN=" + public, "RELAY_PLAIN=true", "RELAY_ADMIN_LISTEN=" + admin,
 		"RELAY_API_KEYS=" + r.write("api-keys", hashed.stdout),
 		"RELAY_SIGNALER=fake", "RELAY_FAKE_LISTEN=" + hub,
+		"RELAY_PING=100ms", // other makers' clients get one in the middle of everything
 		"RELAY_DRAIN=1s", "RELAY_LOG_FORMAT=json", "RELAY_LOG_LEVEL=debug",
 	}, env...)...))
 	until(t, "the relay is ready", func() (bool, error) {

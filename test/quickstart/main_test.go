@@ -215,7 +215,7 @@ func TestPrintedCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "QUICKSTART_MAIN=1")
+	cmd.Env = append(os.Environ(), "QUICKSTART_MAIN=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	qs := startProcess(t, cmd)
 	text := qs.wait(t, "stdio pump-8 echo\n")
 	_, text, _ = strings.Cut(text, "Now try it yourself")

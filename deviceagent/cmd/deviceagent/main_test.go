@@ -149,7 +149,7 @@ func TestServe(t *testing.T) {
 	if _, err := r.dial("ssh"); !refusedAs(err, "target_not_allowed") {
 		t.Errorf("a target that is not listed: %v", err)
 	}
-	syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	raise(t, syscall.SIGTERM)
 	r.wait(t)
 	select {
 	case <-sess.Done():
@@ -203,4 +203,16 @@ func TestServeOtherRelay(t *testing.T) {
 func refusedAs(err error, code string) bool {
 	var e *client.Error
 	return errors.As(err, &e) && e.Code == wire.DeviceRefused && e.DeviceCode == code
+}
+
+// raise sends this process a signal.
+func raise(t *testing.T, sig os.Signal) {
+	t.Helper()
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Signal(sig)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -109,6 +109,7 @@ func command(ts *testscript.TestScript, args []string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, e)
 		}
 	}
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE")) // 1 s at each end otherwise
 	for _, name := range strings.Fields("BRIDGE_RELAY BRIDGE_API_KEY BRIDGE_API_KEY_FILE BRIDGE_CA_FILE BRIDGE_ALLOW_PLAIN BRIDGE_APIKEY BRIDGE_RELLAY HTTPS_PROXY HTTP_PROXY") {
 		if v := ts.Getenv(name); v != "" {
 			cmd.Env = append(cmd.Env, name+"="+v)

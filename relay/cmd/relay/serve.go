@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -80,7 +81,7 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	signals := make(chan os.Signal, 2) // one more may come while the first is heeded
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	wg.Go(func() { heed(hubCtx, signals, drain, node.Kill) })
+	wg.Go(func() { heed(hubCtx, signals, log, drain, node.Kill) })
 
 	if c.TokenKeys == "" {
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
@@ -116,11 +117,15 @@ func adminAttr(l net.Listener) []any {
 
 // heed drains at the first signal and ends the drain at the second. After that
 // nothing is caught any more: a third one ends the process.
-func heed(end context.Context, signals chan os.Signal, drain, kill func()) {
-	for _, act := range []func(){drain, kill} {
+func heed(end context.Context, signals chan os.Signal, log *slog.Logger, drain, kill func()) {
+	for _, step := range []struct {
+		text string
+		act  func()
+	}{{"told to stop; a second signal ends open bridges at once", drain}, {"told to stop at once", kill}} {
 		select {
-		case <-signals:
-			act()
+		case sig := <-signals:
+			log.Info(step.text, "signal", sig.String())
+			step.act()
 		case <-end.Done():
 			return
 		}

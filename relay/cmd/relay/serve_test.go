@@ -9,13 +9,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -250,7 +250,7 @@ func TestServeTLS(t *testing.T) {
 	}
 	r.ca = ca
 
-	syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	raise(t, syscall.SIGTERM)
 	r.log.wait(t, "msg=draining bridges=1")
 	if status, _ := r.get(wire.PathReadyz); status != http.StatusServiceUnavailable {
 		t.Errorf("ready while draining: %d", status)
@@ -281,9 +281,9 @@ func TestSecondSignal(t *testing.T) {
 	}
 	defer s.Close()
 	r.echo(s)
-	syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	raise(t, syscall.SIGTERM)
 	r.log.wait(t, "msg=draining bridges=1")
-	syscall.Kill(os.Getpid(), syscall.SIGINT)
+	raise(t, syscall.SIGINT)
 	r.wait()
 	<-s.Done()
 	if err := s.Why(); !refused(err, wire.Draining) {
@@ -297,13 +297,13 @@ func TestHeed(t *testing.T) {
 	signals <- os.Interrupt
 	signals <- os.Interrupt
 	var got []string
-	heed(context.Background(), signals, func() { got = append(got, "drain") }, func() { got = append(got, "kill") })
+	heed(context.Background(), signals, slog.New(slog.DiscardHandler), func() { got = append(got, "drain") }, func() { got = append(got, "kill") })
 	if strings.Join(got, " ") != "drain kill" {
 		t.Errorf("got %v", got)
 	}
 	end, cancel := context.WithCancel(context.Background())
 	cancel()
-	heed(end, signals, func() { t.Error("drained") }, nil)
+	heed(end, signals, slog.New(slog.DiscardHandler), func() { t.Error("drained") }, nil)
 }
 
 func TestListenersInUse(t *testing.T) {
@@ -349,9 +349,6 @@ func TestOpenToAll(t *testing.T) {
 // certificate writes a server's certificate and key for 127.0.0.1, and its CA.
 func certificate(t *testing.T) (cert, key, ca string) {
 	t.Helper()
-	if runtime.GOOS == "windows" {
-		t.Skip("signals are those of Unix")
-	}
 	srv := httptest.NewUnstartedServer(nil)
 	srv.StartTLS()
 	defer srv.Close()
@@ -369,4 +366,16 @@ func certificate(t *testing.T) (cert, key, ca string) {
 		return path
 	}
 	return write("cert.pem", "CERTIFICATE", c.Certificate[0]), write("key.pem", "PRIVATE KEY", der), write("ca.pem", "CERTIFICATE", c.Certificate[0])
+}
+
+// raise sends this process a signal.
+func raise(t *testing.T, sig os.Signal) {
+	t.Helper()
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Signal(sig)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
