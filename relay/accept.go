@@ -32,7 +32,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	got := arrival{subprotocol: b.pick(ws.Offered(r))}
 	conn, err := ws.Upgrade(w, r, got.subprotocol, s.bridgeHeader(b))
 	if err != nil {
-		got.err = fmt.Errorf("%w: its connection broke as it was answered", errDialBack)
+		got.err = fmt.Errorf("%w: the connection of device %q broke as it was answered", errDialBack, b.deviceID)
 	} else {
 		got.leg = pump.NewLeg(conn)
 	}

@@ -89,9 +89,9 @@ func (t *table) add(b *bridge) error {
 	case t.draining:
 		return errDraining
 	case len(t.bridges) >= t.maxBridges:
-		return fmt.Errorf("%w: %d bridges", errLimit, t.maxBridges)
+		return fmt.Errorf("%w: the relay has %d of at most %d bridges", errLimit, len(t.bridges), t.maxBridges)
 	case t.waiting >= t.maxWaiting:
-		return fmt.Errorf("%w: %d waiting bridges", errLimit, t.maxWaiting)
+		return fmt.Errorf("%w: %d of at most %d bridges wait for their device", errLimit, t.waiting, t.maxWaiting)
 	}
 	t.bridges[b.id] = b
 	t.waiting++

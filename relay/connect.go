@@ -195,7 +195,7 @@ func origin(r *http.Request) error {
 // leaves.
 func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.DialBack,
-		fmt.Errorf("%w (%v)", errDialBack, s.cfg.DialBack))
+		fmt.Errorf("%w: device %q did not dial back within %v", errDialBack, b.deviceID, s.cfg.DialBack))
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	signaled := make(chan error, 1)

@@ -25,7 +25,7 @@ var (
 	errMethod      = errors.New("method not allowed")
 	errLimit       = errors.New("limit reached")
 	errDraining    = errors.New("the node is draining")
-	errDialBack    = errors.New("the device did not dial back in time")
+	errDialBack    = errors.New("no dial-back")
 	errLeft        = errors.New("the requester left")
 	errSubprotocol = errors.New("the device speaks none of the requested subprotocols")
 	errGone        = errors.New("the bridge is gone")
@@ -41,14 +41,14 @@ var codes = []struct {
 	code wire.Code
 	say  func(b *bridge, err error) string
 }{
-	{errBadRequest, wire.BadRequest, own},
+	{errBadRequest, wire.BadRequest, tail(errBadRequest)},
 	{errMethod, wire.MethodNotAllowed, nil},
 	{ws.ErrNoUpgrade, wire.UpgradeRequired, nil},
-	{auth.ErrForbidden, wire.Forbidden, own},
+	{auth.ErrForbidden, wire.Forbidden, tail(auth.ErrForbidden)},
 	{errOrigin, wire.Forbidden, own},
 	{auth.ErrNoCredentials, wire.Unauthenticated, nil},
 	{auth.ErrBadCredentials, wire.Unauthenticated, nil},
-	{errLimit, wire.LimitReached, own},
+	{errLimit, wire.LimitReached, tail(errLimit)},
 	{errDraining, wire.Draining, nil},
 
 	{signaler.ErrDeviceNotFound, wire.DeviceNotFound, device("the hub does not know device %q")},
@@ -63,7 +63,7 @@ var codes = []struct {
 		return "the hub refused the relay's own credentials"
 	}},
 	{signaler.ErrUnavailable, wire.HubFailed, func(*bridge, error) string { return "the hub cannot be reached" }},
-	{errDialBack, wire.DialBackTimeout, own},
+	{errDialBack, wire.DialBackTimeout, tail(errDialBack)},
 	{signaler.ErrTimedOut, wire.DialBackTimeout, device("the hub got no answer from device %q in time")},
 	{errLeft, wire.RequesterOut, nil},
 
@@ -75,6 +75,11 @@ var codes = []struct {
 }
 
 func own(_ *bridge, err error) string { return err.Error() }
+
+// tail is the error without the fact in front, which the code says already.
+func tail(fact error) func(*bridge, error) string {
+	return func(_ *bridge, err error) string { return strings.TrimPrefix(err.Error(), fact.Error()+": ") }
+}
 
 func device(format string) func(*bridge, error) string {
 	return func(b *bridge, _ error) string { return fmt.Sprintf(format, b.deviceID) }

@@ -68,10 +68,10 @@ func TestRequesterOutcomes(t *testing.T) {
 		{name: "hub away", query: "deviceId=d", code: wire.HubFailed, detail: "cannot be reached", change: failing(signaler.ErrUnavailable)},
 		{name: "our own fault", query: "deviceId=d", code: wire.Internal, change: failing(io.ErrShortBuffer)},
 		{name: "hub answered too late", query: "deviceId=d", code: wire.DialBackTimeout, change: failing(signaler.ErrTimedOut)},
-		{name: "never came", query: "deviceId=d", code: wire.DialBackTimeout, detail: "(15s)"},
-		{name: "full", query: "deviceId=d", code: wire.LimitReached, detail: "1 bridges", retry: 1,
+		{name: "never came", query: "deviceId=d", code: wire.DialBackTimeout, detail: `device "d" did not dial back within 15s`},
+		{name: "full", query: "deviceId=d", code: wire.LimitReached, detail: "1 of at most 1 bridges", retry: 1,
 			change: func(c *relay.Config) { c.MaxBridges = 1 }, before: func(n *node) { n.open("deviceId=other") }},
-		{name: "too many wait", query: "deviceId=d", code: wire.LimitReached, detail: "1 waiting bridges", retry: 1,
+		{name: "too many wait", query: "deviceId=d", code: wire.LimitReached, detail: "1 of at most 1 bridges wait", retry: 1,
 			change: func(c *relay.Config) { c.MaxWaiting = 1 }, before: func(n *node) {
 				n.connecting(context.Background(), "deviceId=other")
 				<-n.signals
