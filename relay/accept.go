@@ -30,7 +30,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	got := arrival{subprotocol: b.pick(ws.Offered(r))}
-	conn, err := ws.Upgrade(w, r, got.subprotocol, s.bridgeHeader(b))
+	conn, err := ws.Upgrade(w, r, got.subprotocol, bridgeHeader(b))
 	if err != nil {
 		got.err = fmt.Errorf("%w: the connection of device %q broke as it was answered", errDialBack, b.deviceID)
 	} else {
@@ -46,7 +46,6 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request) {
 		s.refuseDevice(w, r, http.MethodPost, b, err)
 		return
 	}
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxReject))
 	var no signaler.Refusal
 	if err == nil {
@@ -93,6 +92,6 @@ func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow stri
 	if p.Code == wire.MethodNotAllowed {
 		w.Header().Set("Allow", allow)
 	}
-	s.cfg.Logger.Info("device refused", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", r.RemoteAddr, "error", err)
+	s.cfg.Logger.Info("device refused", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", r.RemoteAddr, "error", clean(err.Error(), maxLogged))
 	writeProblem(w, p)
 }

@@ -21,11 +21,11 @@ func (s *Server) AdminHandler() http.Handler {
 		answer(w, http.StatusOK, "ok")
 	})
 	mux.HandleFunc("GET "+wire.PathReadyz, func(w http.ResponseWriter, _ *http.Request) {
-		if s.table.isDraining() || s.ctx.Err() != nil {
+		if s.table.isDraining() || s.stopping() {
 			answer(w, http.StatusServiceUnavailable, "draining")
 			return
 		}
 		answer(w, http.StatusOK, "ready")
 	})
-	return mux
+	return s.guard(mux)
 }

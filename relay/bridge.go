@@ -34,6 +34,7 @@ type bridge struct {
 	early       bool     // the requester's 101 is out, with offered[0] if there is one
 	created     time.Time
 
+	waits   bool // counts as waiting in the table, whose lock guards it
 	state   atomic.Int32
 	arrived chan arrival           // cap 1: sent by whoever moved waiting → joining
 	refused chan *signaler.Refusal // cap 1: sent by whoever moved waiting → closed for a reject
@@ -94,25 +95,34 @@ func (t *table) add(b *bridge) error {
 		return fmt.Errorf("%w: %d of at most %d bridges wait for their device", errLimit, t.waiting, t.maxWaiting)
 	}
 	t.bridges[b.id] = b
+	b.waits = true
 	t.waiting++
 	return nil
 }
 
 // opened ends b's part in the limit of waiting bridges.
-func (t *table) opened() {
+func (t *table) opened(b *bridge) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.waiting--
+	t.unwait(b)
 }
 
-// remove gives b's room back. wasOpen tells whether opened was called for it.
-func (t *table) remove(b *bridge, wasOpen bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.bridges, b.id)
-	if !wasOpen {
+func (t *table) unwait(b *bridge) {
+	if b.waits {
+		b.waits = false
 		t.waiting--
 	}
+}
+
+// remove gives b's room back. A bridge that has none may be removed, too.
+func (t *table) remove(b *bridge) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bridges[b.id] != b {
+		return
+	}
+	delete(t.bridges, b.id)
+	t.unwait(b)
 	close(t.changed)
 	t.changed = make(chan struct{})
 }

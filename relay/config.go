@@ -58,6 +58,9 @@ const (
 
 	// tokenGrace is how long a token outlives the wait it is for.
 	tokenGrace = 5 * time.Second
+
+	// maxNodeAddress is in bytes; package token writes its length in one.
+	maxNodeAddress = 255
 )
 
 func (c Config) withDefaults() Config {
@@ -96,8 +99,14 @@ func (c Config) Validate() error {
 	if d.DialBack < time.Second || d.DialBack > MaxDialBack {
 		bad("DialBack: %v is not between 1s and %v", d.DialBack, MaxDialBack)
 	}
-	if ping, dead := cmp.Or(c.Ping, ws.DefaultPing), cmp.Or(c.Dead, ws.DefaultDead); dead > 0 && dead <= ping {
+	switch ping, dead := cmp.Or(c.Ping, ws.DefaultPing), cmp.Or(c.Dead, ws.DefaultDead); {
+	case dead > 0 && ping < 0:
+		bad("Dead: %v without a Ping: every quiet bridge would be ended", dead)
+	case dead > 0 && dead <= ping:
 		bad("Dead: %v is not more than Ping, %v: every quiet bridge would be ended", dead, ping)
+	}
+	if len(c.NodeAddress) > maxNodeAddress {
+		bad("NodeAddress: has %d bytes; a token holds %d", len(c.NodeAddress), maxNodeAddress)
 	}
 	if c.Idle < 0 {
 		bad("Idle: %v is negative", c.Idle)

@@ -19,8 +19,13 @@ import (
 // connect serves /bridge/connect: a requester names a device and waits.
 func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	b, err := s.parseConnect(r)
+	defer func() { // whatever happened, room is kept by an open bridge only
+		if b.state.Load() != int32(open) {
+			s.table.remove(b)
+		}
+	}()
 	// An early requester is refused after its 101, so that is all it needs first.
-	if b.early = b.early && ws.CheckUpgrade(r) == nil && origin(r) == nil; b.early {
+	if b.early = b.early && ws.CheckUpgrade(r) == nil && s.origin(r) == nil && !s.stopping(); b.early {
 		s.connectEarly(w, r, b, err)
 		return
 	}
@@ -33,15 +38,13 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	}
 	got, err := s.await(r.Context(), b)
 	if err != nil {
-		s.table.remove(b, false)
 		s.refuse(w, b, err)
 		return
 	}
-	conn, err := ws.Upgrade(w, r, got.subprotocol, s.bridgeHeader(b))
+	conn, err := ws.Upgrade(w, r, got.subprotocol, bridgeHeader(b))
 	if err != nil {
-		s.table.remove(b, false)
+		s.refuse(w, b, fmt.Errorf("%w: answer it: %w", errLeft, err))
 		got.leg.Close(wire.CloseGoingAway, wire.Reason{Code: wire.PeerLost, Text: "the requester left"}.String())
-		s.logRefused(b, errLeft)
 		return
 	}
 	s.run(b, pump.NewLeg(conn), got)
@@ -52,9 +55,9 @@ func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge,
 	if len(b.offered) > 1 {
 		b.offered = b.offered[:1]
 	}
-	conn, upErr := ws.Upgrade(w, r, strings.Join(b.offered, ""), s.bridgeHeader(b))
+	conn, upErr := ws.Upgrade(w, r, strings.Join(b.offered, ""), bridgeHeader(b))
 	if upErr != nil {
-		s.logRefused(b, errLeft)
+		s.refuse(w, b, fmt.Errorf("%w: answer it: %w", errLeft, upErr))
 		return
 	}
 	leg := pump.NewLeg(conn)
@@ -82,7 +85,6 @@ func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge,
 		err = errSubprotocol
 	}
 	if err != nil {
-		s.table.remove(b, false)
 		s.refuseEarly(leg, b, err)
 		return
 	}
@@ -92,7 +94,10 @@ func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge,
 // parseConnect reads the query. Its bridge is never nil: what could be read is
 // in it, for the log.
 func (s *Server) parseConnect(r *http.Request) (*bridge, error) {
-	b := &bridge{created: time.Now(), offered: ws.Offered(r), arrived: make(chan arrival, 1), refused: make(chan *signaler.Refusal, 1)}
+	b := &bridge{
+		id: token.NewID(), created: time.Now(), offered: ws.Offered(r),
+		arrived: make(chan arrival, 1), refused: make(chan *signaler.Refusal, 1),
+	}
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", errBadRequest, fmt.Errorf(format, args...))
 	}
@@ -134,6 +139,14 @@ func (s *Server) parseConnect(r *http.Request) (*bridge, error) {
 	if len(b.offered) > wire.MaxSubprotocols {
 		return b, bad("%d subprotocols are offered; %d are allowed", len(b.offered), wire.MaxSubprotocols)
 	}
+	for _, p := range b.offered {
+		if err := wire.CheckSubprotocol(p); err != nil {
+			return b, bad("subprotocol %.40q %w", p, err)
+		}
+	}
+	if r.ContentLength != 0 {
+		return b, bad("a handshake has no body")
+	}
 	return b, nil
 }
 
@@ -157,7 +170,7 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 		} else if err != nil {
 			return fmt.Errorf("%w: %w", errBadRequest, err)
 		}
-		if err := origin(r); err != nil {
+		if err := s.origin(r); err != nil {
 			return err
 		}
 	}
@@ -170,22 +183,20 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 			return err
 		}
 	}
-	b.id = token.NewID()
-	if err := s.table.add(b); err != nil {
-		b.id = token.ID{}
-		return err
-	}
-	return nil
+	b.created = time.Now() // an early 101 may have taken a while
+	return s.table.add(b)
 }
 
 // origin keeps web pages of other sites from using a browser's credentials
-// (RFC 6455 section 10.2). Only browsers send the header.
-func origin(r *http.Request) error {
+// (RFC 6455 section 10.2). Only browsers send the header. Behind a proxy that
+// changes Host, the public URL is what the page's address looks like.
+func (s *Server) origin(r *http.Request) error {
 	o := r.Header.Get("Origin")
 	if o == "" {
 		return nil
 	}
-	if u, err := url.Parse(o); err != nil || !strings.EqualFold(u.Host, r.Host) {
+	u, err := url.Parse(o)
+	if err != nil || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, s.public.Host) {
 		return errOrigin
 	}
 	return nil
@@ -259,29 +270,24 @@ func (s *Server) signal(ctx context.Context, b *bridge) error {
 		BridgeID: b.id.String(), DeviceID: b.deviceID, Target: b.target, Principal: b.principal.Name,
 		ExpiresAt: expires, Subprotocols: b.offered,
 	}
-	if _, err := sig.Encode(); err != nil {
-		return fmt.Errorf("%w: requestData and subprotocols do not fit a signal of %d bytes", errBadRequest, signaler.MaxSize)
-	}
 	if err := s.cfg.Signaler.Signal(ctx, sig); err != nil {
 		return fmt.Errorf("signal device: %w", err)
 	}
 	return nil
 }
 
-func (s *Server) bridgeHeader(b *bridge) http.Header {
-	if !b.made() {
-		return nil
-	}
+func bridgeHeader(b *bridge) http.Header {
 	return http.Header{wire.HeaderBridgeID: {b.id.String()}}
 }
 
-func (b *bridge) made() bool { return b.id != token.ID{} }
-
-// refuse answers a requester that was not upgraded.
+// refuse answers a requester that was not upgraded. It gives the room back first:
+// who has read the answer may try again at once.
 func (s *Server) refuse(w http.ResponseWriter, b *bridge, err error) {
+	s.table.remove(b)
 	s.logRefused(b, err)
 	if errors.Is(err, errLeft) {
-		return // nobody reads it
+		abort(w)
+		return
 	}
 	if errors.Is(err, errMethod) {
 		w.Header().Set("Allow", http.MethodGet)
@@ -289,8 +295,21 @@ func (s *Server) refuse(w http.ResponseWriter, b *bridge, err error) {
 	writeProblem(w, problem(b, err))
 }
 
+// abort ends a connection whose peer has gone or spoken out of turn. An answer
+// could be taken for a good one: net/http's own is 200.
+func abort(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	switch {
+	case err == nil:
+		conn.Close()
+	case !errors.Is(err, http.ErrHijacked): // a ResponseWriter of the host's that cannot
+		writeProblem(w, wire.NewProblem(wire.Internal, "", ""))
+	}
+}
+
 // refuseEarly closes a requester that was.
 func (s *Server) refuseEarly(leg *pump.Leg, b *bridge, err error) {
+	s.table.remove(b)
 	s.logRefused(b, err)
 	p := problem(b, err)
 	code := p.Code.Row().Close

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,6 +41,9 @@ var codes = []struct {
 	say  func(b *bridge, err error) string
 }{
 	{errBadRequest, wire.BadRequest, tail(errBadRequest)},
+	{signaler.ErrTooBig, wire.BadRequest, func(*bridge, error) string {
+		return fmt.Sprintf("deviceId, target, requestData and subprotocols together do not fit a signal of %d bytes", signaler.MaxSize)
+	}},
 	{errMethod, wire.MethodNotAllowed, nil},
 	{ws.ErrNoUpgrade, wire.UpgradeRequired, nil},
 	{auth.ErrForbidden, wire.Forbidden, tail(auth.ErrForbidden)},
@@ -90,7 +92,7 @@ func refusal(b *bridge, err error) string {
 	if !errors.As(err, &r) {
 		return fmt.Sprintf("device %q refused", b.deviceID)
 	}
-	return fmt.Sprintf("device %q refused: %s: %s", b.deviceID, Clean(r.Code, 64), Clean(r.Message, 400))
+	return fmt.Sprintf("device %q refused: %s: %s", b.deviceID, clean(r.Code, 64), clean(r.Message, 400))
 }
 
 // problem turns an error into what the caller is told. b may be nil where none
@@ -107,11 +109,11 @@ func problem(b *bridge, err error) wire.Problem {
 		}
 		break
 	}
-	if b != nil && b.made() {
+	if b != nil {
 		p.BridgeID = b.id.String()
 	}
 	if r := (*signaler.RefusedError)(nil); errors.As(err, &r) {
-		p.DeviceCode = Clean(r.Code, 64)
+		p.DeviceCode = clean(r.Code, 64)
 	}
 	if t := (*signaler.ThrottledError)(nil); errors.As(err, &t) && t.RetryAfter > 0 {
 		p.RetryAfter = int((t.RetryAfter + time.Second - 1) / time.Second)
@@ -128,7 +130,7 @@ const maxBody = 1024
 func writeProblem(w http.ResponseWriter, p wire.Problem) {
 	body, _ := json.Marshal(p)
 	for len(body) > maxBody && p.Detail != "" { // escaping may have made it long
-		p.Detail = Clean(p.Detail, len(p.Detail)*3/4)
+		p.Detail = clean(p.Detail, len(p.Detail)*3/4)
 		body, _ = json.Marshal(p)
 	}
 	h := w.Header()
@@ -160,11 +162,11 @@ func closeReason(p wire.Problem) string {
 	return wire.Reason{Code: p.Code, Text: text}.String()
 }
 
-// Clean makes words from elsewhere fit for a terminal and a log: one line, no
-// control characters, at most n bytes.
-func Clean(s string, n int) string {
+// clean makes words from elsewhere fit for a terminal and a log: one line, nothing
+// that does not print, at most n bytes.
+func clean(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			return ' '
 		}
 		return r
@@ -176,12 +178,4 @@ func Clean(s string, n int) string {
 		s = s[:n]
 	}
 	return s
-}
-
-// causeOf prefers why ctx ended to the bare fact that it did.
-func causeOf(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,8 @@ type memListener struct {
 	closed chan struct{}
 	once   sync.Once
 	last   atomic.Pointer[mutedConn] // the newest dialled
+
+	breakNext atomic.Bool // the node cannot write to the next one
 }
 
 // mutedConn can have a network that swallows whatever is written.
@@ -68,6 +71,9 @@ func (l *memListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0,
 func (l *memListener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	near, theirs := net.Pipe()
 	ours := &mutedConn{Conn: near}
+	if l.breakNext.CompareAndSwap(true, false) {
+		theirs = &brokenConn{Conn: theirs}
+	}
 	select {
 	case l.conns <- theirs:
 		l.last.Store(ours)
@@ -119,11 +125,14 @@ func inBubble(t *testing.T, change func(*relay.Config), f func(n *node)) {
 			Auth:      auth.AllowAll{},
 			Keys:      n.ring,
 			Signaler: signalFunc(func(_ context.Context, s *signaler.Signal) error {
+				if _, err := s.Encode(); err != nil {
+					return err
+				}
 				n.signals <- s
 				return nil
 			}),
 			Drain:  -1,
-			Logger: slog.New(slog.NewTextHandler(&lockedWriter{w: n.log}, nil)),
+			Logger: slog.New(slog.NewTextHandler(&lockedWriter{w: n.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		}
 		if change != nil {
 			change(&cfg)
@@ -222,8 +231,16 @@ func wantStatus(t *testing.T, err error, status int, code wire.Code) wire.Proble
 	if h.Status != status || p.Status != status || p.Code != code {
 		t.Fatalf("got %d %+v, want %d %s", h.Status, p, status, code)
 	}
-	if ct := h.Header.Get("Content-Type"); ct != wire.ProblemType {
-		t.Errorf("Content-Type %q", ct)
+	for name, want := range map[string]string{
+		"Content-Type": wire.ProblemType, "Cache-Control": "no-store", wire.HeaderBridgeID: p.BridgeID,
+		"Retry-After": map[bool]string{true: strconv.Itoa(p.RetryAfter)}[p.RetryAfter > 0],
+	} {
+		if got := h.Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if status == http.StatusUnauthorized && h.Header.Get("WWW-Authenticate") != auth.Challenge {
+		t.Error("401 without WWW-Authenticate")
 	}
 	return p
 }

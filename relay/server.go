@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +53,7 @@ const (
 	bodyTimeout   = 10 * time.Second // for what follows it, which is a reject at most
 	idleTimeout   = 60 * time.Second // between requests on one connection
 	maxHeader     = 16 << 10         // bytes; a request URL holds a token and 2 KiB of request data
+	stopTimeout   = 10 * time.Second // for answers under way when the node stops
 )
 
 // Run serves both listeners until ctx ends, then drains: new requesters are
@@ -78,7 +77,7 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeader,
-			ErrorLog:          log.New(io.Discard, "", 0), // port scans; what matters is logged where it happens
+			ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug), // port scans, mostly
 		}
 		servers = append(servers, srv)
 		serving.Go(func() {
@@ -95,14 +94,24 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 	}
 	s.table.drain()
 	s.cancel(&pump.Stop{Code: wire.Draining, Text: "the node stops; connect again"})
-	s.work.Wait()
+	// First nobody comes in any more, or strangers could keep the node from ending;
+	// then whoever waits for an answer gets it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
 	for _, srv := range servers {
-		srv.Close()
+		serving.Go(func() {
+			if srv.Shutdown(ctx) != nil {
+				srv.Close()
+			}
+		})
 	}
 	serving.Wait()
-	s.work.Wait() // requests that came in between; they are refused at once
+	s.work.Wait()
 	return err
 }
+
+// stopping says that nothing may live on.
+func (s *Server) stopping() bool { return s.ctx.Err() != nil }
 
 // drain refuses new bridges and waits for those there are.
 func (s *Server) drain() {
@@ -134,32 +143,61 @@ func (s *Server) Kill() {
 // Handler serves the public paths, also below the path of the public URL, which
 // a proxy may or may not strip.
 func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	for _, prefix := range slices.Compact([]string{"", strings.TrimRight(s.public.Path, "/")}) {
-		mux.HandleFunc(prefix+wire.PathConnect, s.connect)
-		mux.HandleFunc(prefix+wire.PathAccept, s.accept)
-		mux.HandleFunc(prefix+wire.PathReject, s.reject)
-	}
-	return s.work.wrap(mux)
+	prefix := strings.TrimRight(s.public.Path, "/")
+	return s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimPrefix(r.URL.Path, prefix)
+		switch path {
+		case wire.PathConnect:
+			s.connect(w, r)
+		case wire.PathAccept:
+			s.accept(w, r)
+		case wire.PathReject:
+			s.reject(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+}
+
+// guard makes a handler part of the node: Run waits for it, a body cannot come
+// for ever, and a panic is told.
+func (s *Server) guard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.work.add()
+		defer s.work.done()
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				s.cfg.Logger.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				writeProblem(w, wire.NewProblem(wire.Internal, "", ""))
+			}
+		}()
+		if r.ContentLength != 0 { // net/http reads what a handler leaves before it answers
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // run pumps between both ends until the bridge ends. It returns at once, so that
 // the goroutine, the request and the buffers of net/http go.
 func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	b.move(joining, open)
-	s.table.opened()
+	s.table.opened(b)
 	wait := time.Since(b.created)
 	log := s.cfg.Logger.With(slog.String("bridge", b.id.String()), slog.String("device", b.deviceID),
-		slog.String("principal", b.principal.Name), slog.String("target", b.target))
+		slog.String("principal", b.principal.Name), slog.String("target", clean(b.target, maxLogged)))
 	log.Info("bridge open", "subprotocol", got.subprotocol, "waited", wait.Round(time.Millisecond))
 	s.work.Go(func() {
-		defer s.table.remove(b, true)
+		defer s.table.remove(b)
 		res := pump.Run(s.ctx, requester, got.leg, s.cfg.pump())
 		b.move(open, closed)
-		log.Info("bridge closed", "reason", res.Reason, "by", res.By, "close", res.CloseCode, "text", Clean(res.Text, 200),
+		log.Info("bridge closed", "reason", res.Reason, "by", res.By, "close", res.CloseCode, "text", clean(res.Text, 200),
 			"duration", res.Duration.Round(time.Millisecond), "to_device_bytes", res.ToDevice, "to_requester_bytes", res.ToRequester)
 	})
 }
+
+// maxLogged is how much of a stranger's words a log line holds, in bytes.
+const maxLogged = 300
 
 // logRefused is the one line of a bridge that never opened.
 func (s *Server) logRefused(b *bridge, err error) {
@@ -168,8 +206,8 @@ func (s *Server) logRefused(b *bridge, err error) {
 	if b.principal != nil {
 		name = b.principal.Name
 	}
-	s.cfg.Logger.Info("bridge refused", "bridge", p.BridgeID, "device", Clean(b.deviceID, wire.MaxDeviceID), "principal", name, "target", Clean(b.target, wire.MaxTarget),
-		"reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond), "error", err)
+	s.cfg.Logger.Info("bridge refused", "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name, "target", clean(b.target, maxLogged),
+		"reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond), "error", clean(err.Error(), maxLogged))
 }
 
 // group counts handlers and goroutines, so that Run can wait for all of them.
@@ -217,12 +255,4 @@ func (g *group) Wait() {
 		}
 		<-zero
 	}
-}
-
-func (g *group) wrap(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		g.add()
-		defer g.done()
-		h.ServeHTTP(w, r)
-	})
 }

@@ -27,6 +27,8 @@ var (
 	// ErrNotSupported: the hub's tier has neither cloud-to-device messages nor
 	// direct methods (IoT Hub Basic).
 	ErrNotSupported = errors.New("hub's tier has no way to signal a device")
+	// ErrTooBig: the signal does not fit MaxSize. It was not sent.
+	ErrTooBig = errors.New("signal is too big")
 	// ErrUnavailable: the hub cannot be reached or failed by itself.
 	ErrUnavailable = errors.New("hub is unavailable")
 )

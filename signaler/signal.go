@@ -90,7 +90,7 @@ func (s *Signal) Encode() ([]byte, error) {
 	}
 	out := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 	if len(out) > MaxSize {
-		return nil, fmt.Errorf("signal has %d bytes; %d are allowed", len(out), MaxSize)
+		return nil, fmt.Errorf("%w: %d bytes; %d are allowed", ErrTooBig, len(out), MaxSize)
 	}
 	if _, err := Parse(out); err != nil {
 		return nil, fmt.Errorf("encode signal: %w", err)

@@ -116,7 +116,9 @@ func TestNoSecretInErrors(t *testing.T) {
 		"as a body":  func(e string) string { return "HTTP/1.1 500 x\r\n\r\n" + e },
 		"as itself":  func(e string) string { return e + "\r\n\r\n" },
 	} {
-		cfg := answers(func(c net.Conn, r *http.Request) { fmt.Fprint(c, answer(r.Header.Get("X-Api-Key")+r.Header.Get("Authorization"))) })
+		cfg := answers(func(c net.Conn, r *http.Request) {
+			fmt.Fprint(c, answer(r.Header.Get("X-Api-Key")+r.Header.Get("Authorization")))
+		})
 		cfg.APIKey = secret
 		cfg.Header = http.Header{"Authorization": {"Bearer " + secret}}
 		_, err := client.Dial(t.Context(), cfg, request())
@@ -153,7 +155,7 @@ func TestParseURL(t *testing.T) {
 		{"ws://127.0.0.1.evil.test", false, "in clear"},
 		{"", false, "is not a URL"},
 		{"relay.test", false, "is not a URL"},
-		{"relay.test:8443", false, "is not a URL"},
+		{"relay.test:8443", false, "does not start with wss://"},
 		{"localhost:8080", false, "does not start with wss://"},
 		{"ssh://relay.test", true, "does not start with wss://"},
 		{"wss:relay.test", false, "has no host"},
@@ -209,10 +211,10 @@ func TestRequest(t *testing.T) {
 	got := make(chan *http.Request, 1)
 	cfg := answers(func(_ net.Conn, r *http.Request) { got <- r })
 	cfg.URL, cfg.APIKey, cfg.Header = "ws://relay.test/front/", "k", http.Header{"X-Trace": {"t"}, "X-Api-Key": {"old"}}
-	client.Dial(t.Context(), cfg, client.Request{Device: "a?&b", Targets: []string{"ssh", "10.0.0.1:22"}, Data: "x=y&z ü"})
+	client.Dial(t.Context(), cfg, client.Request{Device: "a?#b", Targets: []string{"ssh", "10.0.0.1:22"}, Data: "x=y&z ü"})
 	r := <-got
 	q := r.URL.Query()
-	if r.URL.Path != "/front/bridge/connect" || q.Get("deviceId") != "a?&b" || q.Get("target") != "ssh,10.0.0.1:22" || q.Get("requestData") != "x=y&z ü" || len(q) != 3 {
+	if r.URL.Path != "/front/bridge/connect" || q.Get("deviceId") != "a?#b" || q.Get("target") != "ssh,10.0.0.1:22" || q.Get("requestData") != "x=y&z ü" || len(q) != 3 {
 		t.Errorf("got %v", r.URL)
 	}
 	if v := r.Header.Values("X-Api-Key"); len(v) != 1 || v[0] != "k" || r.Header.Get("X-Trace") != "t" || r.Header.Get("Sec-WebSocket-Protocol") != wire.SessionV1 {
@@ -253,4 +255,3 @@ func TestExplain(t *testing.T) {
 		}
 	}
 }
-

@@ -104,7 +104,8 @@ type lab struct {
 	stream  func(target string, in *session.Incoming)
 	raw     func(c *ws.Conn)
 
-	mem         *memListener
+	mem         *memListener // the last relay's
+	address     atomic.Pointer[memListener]
 	stopRelay   func()
 	goneOffline func()
 	work        sync.WaitGroup
@@ -133,7 +134,11 @@ func newLab(t *testing.T, inMemory bool, change func(*relay.Config)) *lab {
 	host := "relay.test"
 	if inMemory {
 		l.mem = newMemListener()
-		ln, l.dialer.Dial = l.mem, l.mem.dial
+		l.address.Store(l.mem)
+		ln = l.mem
+		l.dialer.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return l.address.Load().dial(ctx, network, addr)
+		}
 	} else {
 		var err error
 		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -141,14 +146,11 @@ func newLab(t *testing.T, inMemory bool, change func(*relay.Config)) *lab {
 		}
 		host = ln.Addr().String()
 	}
-	ring, err := token.NewRing(token.NewKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := relay.Config{PublicURL: "ws://" + host, Auth: auth.AllowAll{}, Keys: ring, Drain: -1, Signaler: l.hub}
+	cfg := relay.Config{PublicURL: "ws://" + host, Auth: auth.AllowAll{}, Keys: mustRing(t), Drain: -1, Signaler: l.hub}
 	if change != nil {
 		change(&cfg)
 	}
+	var err error
 	if l.srv, err = relay.New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -283,4 +285,13 @@ func until(t *testing.T, what string, is func() bool) {
 
 func problem(status int, header, body string) string {
 	return fmt.Sprintf("HTTP/1.1 %d %s\r\n%sContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s", status, http.StatusText(status), header, len(body), body)
+}
+
+func mustRing(t *testing.T) *token.Ring {
+	t.Helper()
+	r, err := token.NewRing(token.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

@@ -201,14 +201,16 @@ func (l *Link) Open(ctx context.Context, target string) (*session.Stream, error)
 		switch {
 		case err == nil, ctx.Err() != nil, errors.As(err, &refused) && refused.Code != session.CodeGoingAway:
 			return st, err
-		case refused != nil, errors.As(err, &gone), errors.Is(err, session.ErrSpent), errors.Is(err, session.ErrGoingAway):
+		case errors.As(err, &gone) && (gone.Code == session.CodeClosed || gone.Code == session.CodeProtocol):
+			<-s.Done() // any moment now
+		case refused != nil, gone != nil, errors.Is(err, session.ErrSpent), errors.Is(err, session.ErrGoingAway):
 			l.retire(s)
-			continue
-		}
-		select {
-		case <-s.Done(): // Run will have another
 		default:
-			return nil, err
+			select {
+			case <-s.Done():
+			default:
+				return nil, err
+			}
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -103,8 +104,26 @@ func CheckTarget(name string) error {
 		return errUTF8
 	}
 	for _, r := range name {
-		if r <= ' ' || r == 0x7f || r == ',' {
-			return fmt.Errorf("has a space, a comma or a control character")
+		if r == ' ' || r == ',' || !unicode.IsPrint(r) { // it will be on terminals and in logs
+			return errors.New("has a space, a comma or a control character")
+		}
+	}
+	return nil
+}
+
+// CheckSubprotocol says why s cannot be offered as a subprotocol, or nil: it is
+// a token (RFC 6455 section 4.1, RFC 9110 section 5.6.2).
+func CheckSubprotocol(s string) error {
+	if s == "" {
+		return errEmpty
+	}
+	if len(s) > MaxTarget {
+		return fmt.Errorf("has %d bytes; %d are allowed", len(s), MaxTarget)
+	}
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"(),/:;<=>?@[\\]{}", c) >= 0 {
+			return fmt.Errorf("has %q, which is not allowed in a subprotocol", c)
 		}
 	}
 	return nil
@@ -124,7 +143,7 @@ func SplitTargets(s string) ([]string, error) {
 	}
 	for _, name := range names {
 		if err := CheckTarget(name); err != nil {
-			return nil, fmt.Errorf("%q %w", name, err)
+			return nil, fmt.Errorf("%.40q %w", name, err)
 		}
 	}
 	return names, nil

@@ -56,7 +56,12 @@ func Upgrade(w http.ResponseWriter, r *http.Request, subprotocol string, header 
 		Error:            func(http.ResponseWriter, *http.Request, int, error) {}, // the caller answers
 	}
 	if subprotocol != "" {
-		u.Subprotocols = []string{subprotocol}
+		// Not as u.Subprotocols: gorilla would look for it in the first of several
+		// header lines only (RFC 6455 section 11.3.4 allows several).
+		if header = header.Clone(); header == nil {
+			header = make(http.Header)
+		}
+		header.Set("Sec-Websocket-Protocol", subprotocol)
 	}
 	c, err := u.Upgrade(w, r, header)
 	if err != nil {

@@ -25,6 +25,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	cmd := exec.Command("go", "build", "-o", dir, "./relay/cmd/relay", "./relay/cmd/bridge", "./deviceagent/cmd/deviceagent")
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -33,10 +34,13 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// built is where binaries has put them; empty: nobody asked.
+var built string
+
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := binaries(); err == nil {
-		os.RemoveAll(dir)
+	if built != "" {
+		os.RemoveAll(built)
 	}
 	os.Exit(code)
 }
@@ -147,12 +151,12 @@ func (p *process) event(name string, n int) map[string]any {
 
 // town is a relay, an agent and their settings, as separate processes.
 type town struct {
-	t                      *testing.T
-	relayEnv, agentEnv     []string
-	bridgeEnv              []string
-	relay, agent           *process
-	publicAddr, hubAddr    string
-	adminAddr, targetAddrs string
+	t                   *testing.T
+	relayEnv, agentEnv  []string
+	bridgeEnv           []string
+	relay, agent        *process
+	publicAddr, hubAddr string
+	adminAddr           string
 }
 
 // newTown starts a relay and an agent with targets. The timers are short.

@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
+	"websocketbridge/relay"
 	"websocketbridge/relay/client"
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/wire"
@@ -246,6 +248,8 @@ func wantCode(t *testing.T, err error, code wire.Code) *client.Error {
 	}
 	return e
 }
+
+func shortDialBack(c *relay.Config) { c.DialBack = time.Second }
 
 func TestSignalLost(t *testing.T) {
 	for _, mode := range []fake.Mode{fake.Method, fake.Message} {
