@@ -14,7 +14,7 @@
 //
 // # How
 //
-// One read fills a buffer. The frames in it are unmasked and given their new
+// One read fills a buffer, which is small while a peer has little to say. The frames in it are unmasked and given their new
 // header in place: a header without its mask is four bytes shorter, so what goes
 // out always fits in front of what has not been looked at yet. One write sends
 // all of it. A reader that does not read slows the other end down because nobody
@@ -27,7 +27,7 @@
 // writing to one leg it does not want to read from the other, so a slow reader
 // never makes the other side look dead. A peer that stops reading for longer
 // than that must still send something now and then: an unsolicited pong will do,
-// and package ws sends them.
+// and package ws sends them. If neither side reads for five minutes, the pump ends.
 //
 // # The end
 //

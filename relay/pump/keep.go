@@ -36,6 +36,9 @@ func (p *pump) overdue(now time.Duration) (Result, bool) {
 			return Result{Reason: wire.PeerDead, By: leg.side, Text: fmt.Sprintf("no frame for %v", p.cfg.Dead)}, true
 		}
 	}
+	if since, stuck := p.stalled(); stuck && now-since >= stallTimeout {
+		return Result{Reason: wire.IdleTimeout, By: Relay, Text: "neither side reads what the other sends"}, true
+	}
 	if p.cfg.Idle > 0 && now-time.Duration(p.lastData.Load()) >= p.cfg.Idle {
 		return Result{Reason: wire.IdleTimeout, By: Relay, Text: fmt.Sprintf("no data for %v", p.cfg.Idle)}, true
 	}
@@ -43,6 +46,18 @@ func (p *pump) overdue(now time.Duration) (Result, bool) {
 		return Result{Reason: wire.MaxDuration, By: Relay, Text: fmt.Sprintf("open for %v", p.cfg.MaxDuration)}, true
 	}
 	return Result{}, false
+}
+
+// stallTimeout is how long both sides may refuse to read. The pump then reads
+// from neither, so it cannot see whether one of them is dead; it is much longer
+// than Config.Dead because both may be alive and slow.
+const stallTimeout = 5 * time.Minute
+
+// stalled says since when both directions are blocked in a write.
+func (p *pump) stalled() (since time.Duration, stuck bool) {
+	a, first := p.legs[0].blocked()
+	b, second := p.legs[1].blocked()
+	return max(a, b), first && second
 }
 
 // schedule sets the timer for whatever can come due first. The caller holds mu.
@@ -60,6 +75,11 @@ func (p *pump) schedule(now time.Duration) {
 			}
 			due(since + p.cfg.Dead)
 		}
+	}
+	if since, stuck := p.stalled(); stuck {
+		due(since + stallTimeout)
+	} else {
+		due(now + stallTimeout)
 	}
 	if p.cfg.Idle > 0 {
 		due(time.Duration(p.lastData.Load()) + p.cfg.Idle)

@@ -22,6 +22,7 @@ type Leg struct {
 	early []byte
 
 	start    time.Time
+	stuck    atomic.Int64 // when the write of data under way began, in ns since start; -1: none under way
 	since    atomic.Int64 // when the read under way began or last got bytes, in ns since start; -1: none under way
 	gotClose atomic.Bool  // the peer's close frame has come
 
@@ -41,6 +42,7 @@ type Leg struct {
 func NewLeg(c net.Conn) *Leg {
 	l := &Leg{conn: c, start: time.Now(), wmu: newIOLock()}
 	l.since.Store(-1)
+	l.stuck.Store(-1)
 	return l
 }
 
@@ -77,9 +79,17 @@ func (l *Leg) write(b []byte) error {
 	if l.closed {
 		return nil
 	}
+	l.stuck.Store(int64(time.Since(l.start)))
 	_, err := l.conn.Write(b)
+	l.stuck.Store(-1)
 	l.closed = err != nil
 	return err
+}
+
+// blocked says since when a write waits for the peer to read.
+func (l *Leg) blocked() (since time.Duration, writing bool) {
+	s := l.stuck.Load()
+	return time.Duration(s), s >= 0
 }
 
 // post queues a control frame; a goroutine writes it as soon as the frame under
@@ -137,8 +147,8 @@ func (l *Leg) drain() {
 	if c, ok := l.conn.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite() // a client waits for the server to end the connection (RFC 6455 section 7.1.1)
 	}
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
+	b := idleBuffers.Get().(*[]byte)
+	defer idleBuffers.Put(b)
 	for err := error(nil); err == nil; {
 		_, err = l.conn.Read(*b)
 	}
@@ -163,25 +173,45 @@ func (l *Leg) Close(code int, reason string) {
 	l.finish()
 }
 
-// buffers holds one for each reader under way.
-var buffers = sync.Pool{New: func() any { b := make([]byte, headroom+bufSize); return &b }}
+// A reader holds a small buffer while its peer has little to say, and a large one
+// while a read fills the small one: idle bridges are many and cheap.
+const idleSize = 4 << 10
+
+var (
+	idleBuffers = newBuffers(headroom + idleSize)
+	busyBuffers = newBuffers(headroom + bufSize)
+)
+
+func newBuffers(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+}
 
 // frames reads and hands f what is to be passed on, rewritten, with the size of
 // the payload in it, and each control frame, until f fails, the connection fails,
 // or the peer breaks the protocol.
 func (l *Leg) frames(f func(out []byte, payload int64, c *control) error) error {
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
-	buf := *b
+	pool := idleBuffers
+	if len(l.early) > idleSize {
+		pool = busyBuffers
+	}
+	b := pool.Get().(*[]byte)
+	defer func() { pool.Put(b) }()
 	var w rewriter
-	n := headroom + copy(buf[headroom:], l.early)
+	n := headroom + copy((*b)[headroom:], l.early)
 	fresh := len(l.early) > 0
 	l.early = nil
 	for {
+		buf, fit := *b, pool
 		if !fresh {
 			m, err := l.read(buf[n:])
 			if n += m; m == 0 && err != nil {
 				return err
+			}
+			switch {
+			case n == len(buf):
+				fit = busyBuffers
+			case m < idleSize/2:
+				fit = idleBuffers
 			}
 		}
 		fresh = false
@@ -198,7 +228,14 @@ func (l *Leg) frames(f func(out []byte, payload int64, c *control) error) error 
 			}
 			if r = next; c == nil {
 				// What is left is less than a header or a control frame.
-				n = headroom + copy(buf[headroom:], buf[r:n])
+				if fit == pool {
+					n = headroom + copy(buf[headroom:], buf[r:n])
+					break
+				}
+				other := fit.Get().(*[]byte)
+				n = headroom + copy((*other)[headroom:], buf[r:n])
+				pool.Put(b)
+				pool, b = fit, other
 				break
 			}
 		}
