@@ -3,7 +3,25 @@
 //
 // Dial opens a session: many streams on one bridge, one signal to the device.
 // DialRaw opens a raw bridge: one byte stream, no protocol of ours on it. A Link
-// keeps a session to a device, dialling again when it is lost.
+// keeps a session to a device, dialling again when it is lost, and its Forward
+// connects the programs of a listener to a target.
 //
-// Errors are *Error when the relay or the device said no; its Code says why.
+// # Errors
+//
+// Errors are *Error when the relay or the device said no; its Code says why. They
+// are *UnreachableError when nobody answered. No error holds an API key.
+//
+// # A Link's life
+//
+//	dial ─► up ── lost, or the device takes no more streams ─► wait ─► dial …
+//	  └── no use to try again ─► Run returns
+//
+// It waits 1 s, 2 s, 4 s and so on up to 60 s, each time a random part of that, and
+// besides as long as the relay asks for (Retry-After). A session that lasted a
+// minute makes the next wait a short one. A try is of no use when the request is
+// wrong or forbidden, the hub does not know the device, or the device refused for
+// a reason that does not pass by itself.
+//
+// Streams do not outlive their session. A program behind Forward whose stream is
+// cut sees its connection reset: it never takes a cut for an end.
 package client

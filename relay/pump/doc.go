@@ -14,11 +14,11 @@
 //
 // # How
 //
-// One read fills a buffer, which is small while a peer has little to say. The frames in it are unmasked and given their new
-// header in place: a header without its mask is four bytes shorter, so what goes
-// out always fits in front of what has not been looked at yet. One write sends
-// all of it. A reader that does not read slows the other end down because nobody
-// reads for it.
+// One read fills a buffer, which is small while a peer has little to say. The
+// frames in it are unmasked and given their new header in place: a header without
+// its mask is four bytes shorter, so what goes out always fits in front of what
+// has not been looked at yet. One write sends all of it. A reader that does not
+// read slows the other end down because nobody reads for it.
 //
 // # Liveness
 //

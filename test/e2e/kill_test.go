@@ -16,10 +16,7 @@ func TestAgentStalledWhileWaiting(t *testing.T) {
 	w := newTown(t, "echo")
 	w.agent.signal(syscall.SIGSTOP)
 	b := w.bridge("stdio", device, "echo")
-	b.exits(9)
-	if e := b.event("error", 1); e["code"] != "dial_back_timeout" {
-		t.Errorf("got %v", e)
-	}
+	b.fails(9, "dial_back_timeout")
 }
 
 func TestAgentKilledWhileWaiting(t *testing.T) {
@@ -28,7 +25,7 @@ func TestAgentKilledWhileWaiting(t *testing.T) {
 	b := w.bridge("stdio", device, "echo")
 	w.signalled()
 	w.agent.signal(syscall.SIGKILL)
-	b.exits(6)
+	b.fails(6, "device_offline")
 	w.online(false)
 	w.startAgent()
 	_, local := w.tunnel()
@@ -48,10 +45,7 @@ func TestAgentKilledWhileOpen(t *testing.T) {
 	defer c.Close()
 	exchange(t, c, "before")
 	w.agent.signal(syscall.SIGKILL)
-	stdio.exits(11)
-	if e := stdio.event("error", 1); e["code"] != "peer_lost" {
-		t.Errorf("got %v", e)
-	}
+	stdio.fails(11, "peer_lost")
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the local connection goes on")
 	}
@@ -69,10 +63,7 @@ func TestAgentStalledWhileOpen(t *testing.T) {
 	stdio := w.bridge("stdio", device, "echo")
 	w.relay.says("bridge open")
 	w.agent.signal(syscall.SIGSTOP)
-	stdio.exits(11)
-	if e := stdio.event("error", 1); e["code"] != "peer_dead" {
-		t.Errorf("got %v", e)
-	}
+	stdio.fails(11, "peer_dead")
 	w.relay.says("reason=peer_dead by=device")
 }
 
@@ -83,7 +74,7 @@ func TestAgentStopped(t *testing.T) {
 	w.relay.says("bridge open")
 	w.agent.signal(syscall.SIGTERM)
 	w.agent.exits(0)
-	stdio.exits(11)
+	stdio.fails(11, "lost")
 }
 
 func TestRelayKilledWhileWaiting(t *testing.T) {
@@ -92,7 +83,7 @@ func TestRelayKilledWhileWaiting(t *testing.T) {
 	b := w.bridge("stdio", device, "echo")
 	w.signalled()
 	w.relay.signal(syscall.SIGKILL)
-	b.exits(3)
+	b.fails(3, "unreachable")
 	w.agent.signal(syscall.SIGCONT)
 	w.startRelay()
 	w.online(true)
@@ -106,7 +97,7 @@ func TestRelayKilledWhileOpen(t *testing.T) {
 	tunnel, local := w.tunnel()
 	until(t, "both are open", func() bool { return strings.Count(w.relay.out.String(), "bridge open") == 2 })
 	w.relay.signal(syscall.SIGKILL)
-	stdio.exits(11)
+	stdio.fails(11, "lost")
 	until(t, "the agent sees both end", func() bool { return strings.Count(w.agent.out.String(), "bridge closed") == 2 })
 	w.startRelay()
 	tunnel.event("up", 2)
@@ -121,14 +112,8 @@ func TestRelayDrains(t *testing.T) {
 	w.relay.signal(syscall.SIGTERM)
 	w.relay.says("draining")
 	refused := w.bridge("stdio", device, "echo")
-	refused.exits(10)
-	if e := refused.event("error", 1); e["code"] != "draining" {
-		t.Errorf("got %v", e)
-	}
-	stdio.exits(11)
-	if e := stdio.event("error", 1); e["code"] != "draining" {
-		t.Errorf("got %v", e)
-	}
+	refused.fails(10, "draining")
+	stdio.fails(11, "draining")
 	w.relay.exits(0)
 }
 
@@ -145,7 +130,7 @@ func TestRelaySecondSignal(t *testing.T) {
 	w.relay.says("draining")
 	w.relay.signal(syscall.SIGTERM)
 	w.relay.exits(0)
-	stdio.exits(11)
+	stdio.fails(11, "draining")
 }
 
 func TestRequesterKilledWhileWaiting(t *testing.T) {

@@ -122,6 +122,16 @@ func (p *process) exits(code int) {
 	}
 }
 
+// fails waits for the end of bridge --json and checks its exit code, the code it
+// gives, and that it says a sentence.
+func (p *process) fails(exit int, code string) {
+	p.t.Helper()
+	p.exits(exit)
+	if e := p.event("error", 1); e["code"] != code || e["detail"] == "" {
+		p.t.Errorf("got %v, want code %s", e, code)
+	}
+}
+
 func (p *process) signal(s syscall.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
