@@ -110,7 +110,7 @@ func (t *Targets) parse(e string) error {
 		}
 		return t.Add(name, tcp(host, n))
 	case "unix":
-		if !filepath.IsAbs(rest) && !strings.HasPrefix(rest, "@") {
+		if !filepath.IsAbs(rest) && !strings.HasPrefix(rest, "/") && !strings.HasPrefix(rest, "@") { // Windows takes both slashes
 			return errors.New("needs a whole path, as in unix:/run/docker.sock")
 		}
 		return t.Add(name, dialer{"unix", rest})
