@@ -100,7 +100,10 @@ func (r *raw) run(ctx context.Context) error {
 	})()
 	var wg sync.WaitGroup
 	wg.Go(r.fromTarget)
+	over := make(chan struct{})
+	wg.Go(func() { r.watch(over) })
 	err := r.toTarget()
+	close(over)
 	if err == nil && ctx.Err() == nil {
 		r.local.CloseWrite()
 		defer time.AfterFunc(targetLinger, func() { r.local.Close() }).Stop()
@@ -113,6 +116,27 @@ func (r *raw) run(ctx context.Context) error {
 		return failed
 	}
 	return err
+}
+
+// stuckTimeout is how long a target may take to read what it has been sent before
+// the bridge was lost. One that never reads must not hold a bridge for ever.
+const stuckTimeout = time.Minute
+
+// watch ends a target that takes nothing: while a write to it waits, nobody reads
+// the WebSocket and sees that it has ended.
+func (r *raw) watch(over <-chan struct{}) {
+	select {
+	case <-r.c.Broken():
+	case <-over:
+		return
+	}
+	t := time.NewTimer(stuckTimeout)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		r.local.Reset()
+	case <-over:
+	}
 }
 
 // fromTarget copies what the target says, and passes its end on.

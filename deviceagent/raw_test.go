@@ -211,6 +211,30 @@ func TestRawTargetStays(t *testing.T) {
 	})
 }
 
+// A target that takes nothing does not hold its bridge for ever after the
+// requester has gone, although nobody reads the WebSocket then.
+func TestRawTargetStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		targets := parse(t)
+		near, far := net.Pipe()
+		defer far.Close()
+		if err := targets.Add("stuck", dialFunc(func(context.Context) (net.Conn, error) { return near, nil })); err != nil {
+			t.Fatal(err)
+		}
+		l := newLab(t, true, fake.Config{}, targets, func(c *deviceagent.Config) { c.MaxBridges = 1 })
+		defer l.stop()
+		c := l.raw("stuck")
+		c.Write(make([]byte, 100))
+		synctest.Wait()
+		c.CloseNow()
+		time.Sleep(2 * time.Minute) // the bubble's clock
+		if log := l.log.String(); !strings.Contains(log, "bridge closed") {
+			t.Errorf("the bridge is still held:\n%s", log)
+			far.Close()
+		}
+	})
+}
+
 // The relay is away and comes back before the signal has expired.
 func TestDialBackRetries(t *testing.T) {
 	for _, tt := range []struct {

@@ -55,10 +55,12 @@ type Conn struct {
 	header      http.Header
 	err         atomic.Pointer[error] // why it ended, other than by a failed write; the first wins
 
-	wmu      ioLock    // guards writes to conn, and the three below
+	wmu      ioLock    // guards writes to conn, and the five below
 	keys     [512]byte // random mask keys, used up from the end
 	keysLeft int
-	werr     error // a close frame is out or a frame is torn: nothing may follow
+	werr     error         // a close frame is out or a frame is torn: nothing may follow
+	broken   chan struct{} // closed when a write has failed; lost says whether it is
+	lost     bool
 
 	pmu     sync.Mutex // guards the five below; never held during I/O
 	pending []byte     // control frames that the reader or a timer wants written
@@ -92,7 +94,7 @@ func NewClient(c net.Conn, head []byte, cfg Config) *Conn {
 	if cfg.Dead == 0 {
 		cfg.Dead = DefaultDead
 	}
-	conn := &Conn{conn: c, cfg: cfg, in: head, start: time.Now(), wmu: newIOLock(), rmu: newIOLock(), closed: make(chan struct{})}
+	conn := &Conn{conn: c, cfg: cfg, in: head, start: time.Now(), wmu: newIOLock(), rmu: newIOLock(), closed: make(chan struct{}), broken: make(chan struct{})}
 	conn.since.Store(-1)
 	if cfg.Ping > 0 || cfg.Dead > 0 {
 		conn.pmu.Lock()
@@ -278,7 +280,7 @@ func (c *Conn) writeFrame(b []byte, op byte) error {
 	AppendHeader(b[start:start], h)
 	Mask(payload, payload, h.Key, 0)
 	if _, err := c.conn.Write(b[start:]); err != nil {
-		c.werr = err
+		c.breakOff(err)
 		return c.writeError()
 	}
 	return nil
@@ -376,9 +378,22 @@ func (c *Conn) writePending() {
 		}
 	}
 	if _, err := c.conn.Write(b); err != nil {
-		c.werr = err
+		c.breakOff(err)
 	}
 }
+
+// breakOff notes a write that failed. wmu is held.
+func (c *Conn) breakOff(err error) {
+	c.werr = err
+	if !c.lost {
+		c.lost = true
+		close(c.broken)
+	}
+}
+
+// Broken is closed when a write has failed, perhaps that of a pong: the
+// connection is gone, which a user who does not read would not notice.
+func (c *Conn) Broken() <-chan struct{} { return c.broken }
 
 // due says when the keeper has to look again. The caller holds pmu, or is alone.
 func (c *Conn) due(now time.Duration) time.Duration {
