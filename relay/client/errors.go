@@ -26,6 +26,9 @@ type Error struct {
 	BridgeID   string // may be empty
 	DeviceCode string // the device's own code when Code is wire.DeviceRefused
 	RetryAfter time.Duration
+	// NoRelay: the answer was no relay's, so Code is a guess from the status: a
+	// proxy's answer, or that of something else at the address.
+	NoRelay bool
 }
 
 func (e *Error) Error() string { return e.Detail }
@@ -65,7 +68,7 @@ func fromHandshake(err error) error {
 	said := strings.TrimSpace(fmt.Sprintf("%d %s", h.Status, http.StatusText(h.Status)))
 	p, perr := wire.ParseProblem(h.Body)
 	if perr != nil { // a proxy, or something that is no relay
-		e.Code = guess(h.Status)
+		e.Code, e.NoRelay = guess(h.Status), true
 		e.Detail = fmt.Sprintf("the relay's address answered %s, without saying why", said)
 		e.Hint = "is this a relay? a proxy in front of it may have answered instead"
 		return e

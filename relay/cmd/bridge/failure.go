@@ -140,7 +140,7 @@ func (f *failure) fromRelay(e *client.Error, keyless bool) {
 	case e.Close != 0: // the bridge was open, and may have carried something
 		f.Exit = exitLost
 		f.Detail = "the bridge was lost: " + f.Detail
-	case strings.HasPrefix(e.Hint, "is this a relay?"): // client found no problem body
+	case e.NoRelay:
 		f.notRelay(e.Status)
 	case e.Code == wire.Unauthenticated && keyless:
 		f.Detail = "the relay wants an API key, and none was sent"
