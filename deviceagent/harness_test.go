@@ -3,12 +3,10 @@ package deviceagent_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -22,50 +20,10 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/netfault"
 )
 
 const device = "pump-7"
-
-// memListener hands out connections in memory, for synctest bubbles.
-type memListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newMemListener() *memListener {
-	return &memListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *memListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *memListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *memListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
-
-func (l *memListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case l.conns <- far:
-		return near, nil
-	case <-l.closed:
-		return nil, errors.New("connection refused")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func noProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
 // logBuffer may be written and read by several goroutines.
 type logBuffer struct {
@@ -89,7 +47,7 @@ func (l *logBuffer) String() string {
 type lab struct {
 	t      *testing.T
 	hub    *fake.Hub
-	ln     *memListener
+	ln     *netfault.Listener
 	log    logBuffer // the agent's, with everything
 	agent  *deviceagent.Agent
 	client client.Config
@@ -107,12 +65,12 @@ func (f signalFunc) Signal(ctx context.Context, s *signaler.Signal) error { retu
 func newLab(t *testing.T, inMemory bool, hub fake.Config, targets *deviceagent.Targets, change func(*deviceagent.Config)) *lab {
 	t.Helper()
 	l := &lab{t: t, hub: fake.New(hub)}
-	dialer := ws.Dialer{Proxy: noProxy}
+	dialer := ws.Dialer{Proxy: netfault.NoProxy}
 	var ln net.Listener
 	host := "relay.test"
 	if inMemory {
-		l.ln = newMemListener()
-		ln, dialer.Dial = l.ln, l.ln.dial
+		l.ln = netfault.NewListener()
+		ln, dialer.Dial = l.ln, l.ln.Dial
 	} else {
 		var err error
 		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {

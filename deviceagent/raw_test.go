@@ -19,6 +19,7 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/netfault"
 )
 
 // wantClose reads to the end and checks the close frame.
@@ -249,7 +250,7 @@ func TestDialBackRetries(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ln := newMemListener()
+				ln := netfault.NewListener()
 				go serveAnswers(ln, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy")
 				defer ln.Close()
 				back := time.Now().Add(tt.away)
@@ -261,7 +262,7 @@ func TestDialBackRetries(t *testing.T) {
 							return dial(ctx, network, addr)
 						}
 						if tt.proxy {
-							return ln.dial(ctx, network, addr)
+							return ln.Dial(ctx, network, addr)
 						}
 						return nil, errors.New("no route")
 					}
@@ -318,14 +319,14 @@ func TestDialBackAnswered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ln := newMemListener()
+				ln := netfault.NewListener()
 				go serveAnswers(ln, answer)
 				defer ln.Close()
 				tries := 0
 				handling(t, func(c *deviceagent.Config) {
 					c.Dialer.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 						tries++
-						return ln.dial(ctx, network, addr)
+						return ln.Dial(ctx, network, addr)
 					}
 				}, func(_ *deviceagent.Agent, handle func(*signaler.Signal) string) {
 					s := good()

@@ -17,6 +17,7 @@ import (
 	"websocketbridge/deviceagent"
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
+	"websocketbridge/test/netfault"
 )
 
 // A desk takes what agents post, and notes whom they dial.
@@ -31,7 +32,7 @@ type desk struct {
 func rejecting(t *testing.T, d *desk, change func(*deviceagent.Config), f func(h func(s *signaler.Signal, answers bool) *signaler.Refusal)) (log string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		ln := newMemListener()
+		ln := netfault.NewListener()
 		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			d.mu.Lock()
@@ -52,11 +53,11 @@ func rejecting(t *testing.T, d *desk, change func(*deviceagent.Config), f func(h
 		handling(t, func(c *deviceagent.Config) {
 			c.Logger = newLogger(&buf)
 			c.AllowPlain = true
-			c.Dialer = ws.Dialer{Proxy: noProxy, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c.Dialer = ws.Dialer{Proxy: netfault.NoProxy, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 				d.mu.Lock()
 				d.dials = append(d.dials, addr)
 				d.mu.Unlock()
-				return ln.dial(ctx, network, addr)
+				return ln.Dial(ctx, network, addr)
 			}}
 			if change != nil {
 				change(c)

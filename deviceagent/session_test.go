@@ -19,6 +19,7 @@ import (
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/wire"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/netfault"
 )
 
 // A bridge serves the targets its signal names and no others.
@@ -319,14 +320,14 @@ func TestRunAgain(t *testing.T) {
 // A relay that takes the subprotocol away gets no session.
 func TestSubprotocolLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ln := newMemListener()
+		ln := netfault.NewListener()
 		defer ln.Close()
 		closed := make(chan string, 1)
 		go serveUpgrades(ln, func(c net.Conn) { closed <- readClose(c) })
 		var log logBuffer
 		handling(t, func(c *deviceagent.Config) {
 			c.Logger = newLogger(&log)
-			c.Dialer.Dial = ln.dial
+			c.Dialer.Dial = ln.Dial
 		}, func(_ *deviceagent.Agent, handle func(s *sig) string) {
 			s := good()
 			s.AcceptURL = "ws://127.0.0.1/"

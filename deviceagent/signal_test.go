@@ -14,6 +14,7 @@ import (
 	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
+	"websocketbridge/test/netfault"
 )
 
 // sourceFunc is a SignalSource in a sentence.
@@ -26,7 +27,7 @@ func handling(t *testing.T, change func(*deviceagent.Config), f func(a *deviceag
 	t.Helper()
 	cfg := deviceagent.Config{
 		DeviceID: device, RelayHosts: []string{"relay.test", "127.0.0.1"}, Targets: parse(t, "echo", "web=echo:"),
-		Dialer: ws.Dialer{Proxy: noProxy, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no way") }},
+		Dialer: ws.Dialer{Proxy: netfault.NoProxy, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no way") }},
 	}
 	var a *deviceagent.Agent
 	cfg.Source = sourceFunc(func(ctx context.Context, h signaler.Handler) error {
@@ -350,7 +351,7 @@ func FuzzHandle(f *testing.F) {
 		}
 		cfg := deviceagent.Config{
 			DeviceID: device, RelayHosts: []string{"relay.test", "127.0.0.1"}, Targets: targets,
-			Dialer: ws.Dialer{Proxy: noProxy, Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
+			Dialer: ws.Dialer{Proxy: netfault.NoProxy, Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
 				dialled <- addr
 				return nil, errors.New("no way")
 			}},

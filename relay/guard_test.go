@@ -2,10 +2,8 @@ package relay_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -255,28 +253,13 @@ func TestRoomIsGivenBack(t *testing.T) {
 	}
 }
 
-// brokenConn fails every write after the first n bytes.
-type brokenConn struct {
-	net.Conn
-	left int
-}
-
-func (c *brokenConn) Write(p []byte) (int, error) {
-	if len(p) > c.left {
-		c.Conn.Close()
-		return 0, errors.New("broken pipe")
-	}
-	c.left -= len(p)
-	return c.Conn.Write(p)
-}
-
 // Either 101 can fail to be written; the other side hears of it.
 func TestAnswerCannotBeWritten(t *testing.T) {
 	t.Run("the device's", func(t *testing.T) {
 		inBubble(t, nil, func(n *node) {
 			done := n.connecting(context.Background(), "deviceId=d")
 			s := <-n.signals
-			n.ln.breakNext.Store(true)
+			n.ln.BreakNext()
 			if _, err := n.accept(s); err == nil {
 				t.Fatal("the device got its answer")
 			}
@@ -288,7 +271,7 @@ func TestAnswerCannotBeWritten(t *testing.T) {
 	})
 	t.Run("the requester's", func(t *testing.T) {
 		inBubble(t, nil, func(n *node) {
-			n.ln.breakNext.Store(true)
+			n.ln.BreakNext()
 			done := n.connecting(context.Background(), "deviceId=d")
 			device, err := n.accept(<-n.signals)
 			if err != nil {

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,68 +19,8 @@ import (
 	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
+	"websocketbridge/test/netfault"
 )
-
-// memListener hands out in-memory connections, so that a node's clocks can be
-// those of synctest.
-type memListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-	last   atomic.Pointer[mutedConn] // the newest dialled
-
-	breakNext atomic.Bool // the node cannot write to the next one
-}
-
-// mutedConn can have a network that swallows whatever is written.
-type mutedConn struct {
-	net.Conn
-	muted atomic.Bool
-}
-
-func (c *mutedConn) Write(p []byte) (int, error) {
-	if c.muted.Load() {
-		return len(p), nil
-	}
-	return c.Conn.Write(p)
-}
-
-func newMemListener() *memListener {
-	return &memListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *memListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *memListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *memListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
-
-func (l *memListener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, theirs := net.Pipe()
-	ours := &mutedConn{Conn: near}
-	if l.breakNext.CompareAndSwap(true, false) {
-		theirs = &brokenConn{Conn: theirs}
-	}
-	select {
-	case l.conns <- theirs:
-		l.last.Store(ours)
-		return ours, nil
-	case <-l.closed:
-		return nil, errors.New("connection refused")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
 
 // signalFunc is a Signaler in a sentence.
 type signalFunc func(ctx context.Context, s *signaler.Signal) error
@@ -93,7 +30,7 @@ func (f signalFunc) Signal(ctx context.Context, s *signaler.Signal) error { retu
 // node is one running relay inside a synctest bubble.
 type node struct {
 	t       *testing.T
-	ln      *memListener
+	ln      *netfault.Listener
 	srv     *relay.Server
 	signals chan *signaler.Signal // what the default signaler was handed
 	log     *strings.Builder
@@ -118,7 +55,7 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 func inBubble(t *testing.T, change func(*relay.Config), f func(n *node)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		n := &node{t: t, ln: newMemListener(), signals: make(chan *signaler.Signal, 100), log: new(strings.Builder), stopped: make(chan error, 1)}
+		n := &node{t: t, ln: netfault.NewListener(), signals: make(chan *signaler.Signal, 100), log: new(strings.Builder), stopped: make(chan error, 1)}
 		n.ring = mustRing(t)
 		cfg := relay.Config{
 			PublicURL: "ws://relay.test/front",
@@ -159,7 +96,7 @@ func inBubble(t *testing.T, change func(*relay.Config), f func(n *node)) {
 }
 
 func (n *node) dialer() *ws.Dialer {
-	return &ws.Dialer{Dial: n.ln.Dial, Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }}
+	return &ws.Dialer{Dial: n.ln.Dial, Proxy: netfault.NoProxy}
 }
 
 // connect dials as a requester and returns what came of it.

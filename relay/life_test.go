@@ -13,6 +13,7 @@ import (
 
 	"websocketbridge/relay"
 	"websocketbridge/relay/wire"
+	"websocketbridge/test/netfault"
 )
 
 // reading keeps a side alive: its pongs go out only while it reads pings.
@@ -82,7 +83,7 @@ func TestPingAndDeath(t *testing.T) {
 			t.Fatalf("ended: %v", err)
 		default:
 		}
-		n.ln.last.Load().muted.Store(true) // the network swallows whatever the device says
+		n.ln.Last().Mute() // the network swallows whatever the device says
 		began := time.Now()
 		err := <-atRequester
 		if !strings.Contains(err.Error(), "peer_dead") {
@@ -228,7 +229,7 @@ func TestConfigFaultsAtOnce(t *testing.T) {
 
 func TestListenerFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ln := newMemListener()
+		ln := netfault.NewListener()
 		ln.Close()
 		srv, err := relay.New(relay.Config{PublicURL: "ws://x", Signaler: signalFunc(nil), Keys: mustRing(t), Auth: authFunc(nil)})
 		if err != nil {

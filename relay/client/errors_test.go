@@ -15,6 +15,7 @@ import (
 	"websocketbridge/relay/client"
 	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
+	"websocketbridge/test/netfault"
 )
 
 // What is said before the upgrade, by a relay and by others.
@@ -89,7 +90,7 @@ func TestUnreachable(t *testing.T) {
 		"hangs up":     says(""),
 		"speaks SSH":   says("SSH-2.0-OpenSSH_9.9\r\n"),
 		"other 101":    says("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: no\r\n\r\n"),
-		"no such host": {URL: "ws://relay.test", AllowPlain: true, Dialer: ws.Dialer{Proxy: noProxy, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no such host") }}},
+		"no such host": {URL: "ws://relay.test", AllowPlain: true, Dialer: ws.Dialer{Proxy: netfault.NoProxy, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no such host") }}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg.APIKey = "SECRET"

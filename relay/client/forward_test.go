@@ -17,6 +17,7 @@ import (
 
 	"websocketbridge/relay/session"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/netfault"
 )
 
 // A forwarding is a Link with one Forward.
@@ -254,11 +255,11 @@ func TestForwardWaits(t *testing.T) {
 		if err := l.hub.SetFaults(fake.Faults{Error: fake.Unavailable}); err != nil {
 			t.Fatal(err)
 		}
-		ln := newMemListener()
+		ln := netfault.NewListener()
 		f := l.forward(ln)
 		defer f.stop(t)
 		dial := func() net.Conn {
-			c, err := ln.dial(context.Background(), "", "")
+			c, err := ln.Dial(context.Background(), "", "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -319,7 +320,7 @@ func (l *failingListener) Close() error {
 func TestForwardListener(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, l *lab) {
 		// A lack of descriptors passes.
-		mem := newMemListener()
+		mem := netfault.NewListener()
 		ln := &failingListener{Listener: mem, fail: func(n int) error {
 			if n%2 == 1 {
 				return syscall.EMFILE
@@ -328,7 +329,7 @@ func TestForwardListener(t *testing.T) {
 		}}
 		f := l.forward(ln)
 		for range 3 {
-			c, err := mem.dial(context.Background(), "", "")
+			c, err := mem.Dial(context.Background(), "", "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -341,7 +342,7 @@ func TestForwardListener(t *testing.T) {
 		}
 
 		// Other failures do not.
-		ln = &failingListener{Listener: newMemListener(), fail: func(int) error { return syscall.EINVAL }}
+		ln = &failingListener{Listener: netfault.NewListener(), fail: func(int) error { return syscall.EINVAL }}
 		f = l.forward(ln)
 		if err := <-f.ran; !errors.Is(err, syscall.EINVAL) || !strings.HasPrefix(err.Error(), "forward x: ") {
 			t.Errorf("got %v", err)
@@ -352,9 +353,9 @@ func TestForwardListener(t *testing.T) {
 		f.link.stop(t)
 
 		// Nor does its end, with which the connections live on until their own.
-		mem = newMemListener()
+		mem = netfault.NewListener()
 		f = l.forward(mem)
-		c, err := mem.dial(context.Background(), "", "")
+		c, err := mem.Dial(context.Background(), "", "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,55 +23,15 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/netfault"
 )
 
 const device = "pump-7"
 
-// memListener hands out connections in memory, for synctest bubbles.
-type memListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newMemListener() *memListener {
-	return &memListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *memListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *memListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *memListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
-
-func (l *memListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case l.conns <- far:
-		return near, nil
-	case <-l.closed:
-		return nil, errors.New("connection refused")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func noProxy(*http.Request) (*url.URL, error) { return nil, nil }
-
 // answers is a client.Config whose every connection f serves, after the request
 // was read.
 func answers(f func(c net.Conn, r *http.Request)) client.Config {
-	return client.Config{URL: "ws://relay.test", AllowPlain: true, Dialer: ws.Dialer{Proxy: noProxy, Dial: func(context.Context, string, string) (net.Conn, error) {
+	return client.Config{URL: "ws://relay.test", AllowPlain: true, Dialer: ws.Dialer{Proxy: netfault.NoProxy, Dial: func(context.Context, string, string) (net.Conn, error) {
 		near, far := net.Pipe()
 		go func() {
 			defer far.Close()
@@ -104,8 +63,8 @@ type lab struct {
 	stream  func(target string, in *session.Incoming)
 	raw     func(c *ws.Conn)
 
-	mem         *memListener // the last relay's
-	address     atomic.Pointer[memListener]
+	mem         *netfault.Listener // the last relay's
+	address     atomic.Pointer[netfault.Listener]
 	stopRelay   func()
 	goneOffline func()
 	work        sync.WaitGroup
@@ -115,7 +74,7 @@ type lab struct {
 // end of a bubble.
 func newLab(t *testing.T, inMemory bool, change func(*relay.Config)) *lab {
 	t.Helper()
-	l := &lab{t: t, hub: fake.New(fake.Config{Devices: []string{device}}), dialer: ws.Dialer{Proxy: noProxy}}
+	l := &lab{t: t, hub: fake.New(fake.Config{Devices: []string{device}}), dialer: ws.Dialer{Proxy: netfault.NoProxy}}
 	l.stream = func(_ string, in *session.Incoming) {
 		st, err := in.Accept()
 		if err != nil {
@@ -133,11 +92,11 @@ func newLab(t *testing.T, inMemory bool, change func(*relay.Config)) *lab {
 	var ln net.Listener
 	host := "relay.test"
 	if inMemory {
-		l.mem = newMemListener()
+		l.mem = netfault.NewListener()
 		l.address.Store(l.mem)
 		ln = l.mem
 		l.dialer.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return l.address.Load().dial(ctx, network, addr)
+			return l.address.Load().Dial(ctx, network, addr)
 		}
 	} else {
 		var err error

@@ -16,6 +16,7 @@ import (
 	"websocketbridge/relay/wire"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/netfault"
 )
 
 // A running is a Link whose Run runs.
@@ -360,7 +361,7 @@ func TestLinkRelayRestarts(t *testing.T) {
 func (l *lab) restart() {
 	l.t.Helper()
 	l.mem.Close()
-	mem := newMemListener()
+	mem := netfault.NewListener()
 	srv, err := relay.New(relay.Config{PublicURL: "ws://relay.test", Auth: auth.AllowAll{}, Keys: mustRing(l.t), Drain: -1, Signaler: l.hub})
 	if err != nil {
 		l.t.Fatal(err)
