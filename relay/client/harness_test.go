@@ -232,16 +232,6 @@ func exchange(t *testing.T, c io.ReadWriter) {
 	}
 }
 
-// until waits for a state.
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for start := time.Now(); !is(); time.Sleep(time.Millisecond) {
-		if time.Since(start) > 30*time.Second {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
 func problem(status int, header, body string) string {
 	return fmt.Sprintf("HTTP/1.1 %d %s\r\n%sContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s", status, http.StatusText(status), header, len(body), body)
 }
