@@ -136,6 +136,8 @@ func fromClose(err error) error {
 		e.Hint = o.Hint
 	}
 	switch {
+	case e.Detail != "" && !ok && c.Code >= 3000: // a peer's own words, and a number of its own (RFC 6455 section 7.4.2)
+		e.Detail = fmt.Sprintf("%s (close code %d)", e.Detail, c.Code)
 	case e.Detail != "":
 	case ok:
 		e.Detail = sentence(o.Title)

@@ -247,7 +247,7 @@ func TestExplain(t *testing.T) {
 		{ws.CloseError{Code: 1011, Reason: "the target's connection failed"}, client.Error{Close: 1011, Detail: "the target's connection failed"}, true},
 		{ws.CloseError{Code: 1001, Reason: ""}, client.Error{Code: wire.PeerLost, Close: 1001, Detail: "the other end closed the WebSocket with code 1001"}, true},
 		{ws.CloseError{Code: 1013, Reason: "later"}, client.Error{Code: wire.PeerLost, Close: 1013, Detail: "later"}, true},
-		{ws.CloseError{Code: 3000, Reason: "solar_storm: wait"}, client.Error{Close: 3000, Detail: "solar_storm: wait"}, true},
+		{ws.CloseError{Code: 3000, Reason: "solar_storm: wait"}, client.Error{Close: 3000, Detail: "solar_storm: wait (close code 3000)"}, true},
 	} {
 		err := client.Explain(fmt.Errorf("read: %w", &tt.in))
 		e := wantError(t, err, tt.want.Code)

@@ -3,14 +3,15 @@ package settings_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"websocketbridge/relay/settings"
 )
 
 func TestLog(t *testing.T) {
 	for _, tt := range []struct{ level, format, want, fault string }{
-		{"info", "text", `level=INFO msg=seen a=1`, ""},
-		{"info", "json", `"level":"INFO","msg":"seen","a":1}`, ""},
+		{"info", "text", `level=INFO msg=seen a=1 took=254ms`, ""},
+		{"info", "json", `"level":"INFO","msg":"seen","a":1,"took":"254ms"}`, ""},
 		{"error", "text", "", ""},
 		{"loud", "text", "", `RELAY_LOG_LEVEL: "loud" is not`},
 		{"info", "xml", "", `RELAY_LOG_FORMAT: "xml" is neither`},
@@ -24,7 +25,7 @@ func TestLog(t *testing.T) {
 		} else if err != nil {
 			t.Errorf("%+v: %v", tt, err)
 		}
-		log.Info("seen", "a", 1) // there is always a logger
+		log.Info("seen", "a", 1, "took", 254*time.Millisecond) // there is always a logger
 		if !strings.Contains(b.String(), tt.want) || tt.want == "" && b.Len() > 0 {
 			t.Errorf("%+v: got %q", tt, b.String())
 		}
