@@ -92,14 +92,15 @@ func TestIperf3(t *testing.T) {
 	iperf := tool(t, "iperf3", "iperf3")
 	addr := freeAddr(t)
 	server := start(t, "iperf3 -s", environ(), iperf, "-s", "-B", "127.0.0.1", "-p", portOf(t, addr), "--forceflush")
-	server.says(server.out, "Server listening")
 	r := newRig(t, []string{"iperf=tcp:" + addr})
 	port := portOf(t, r.tunnel("iperf")[0])
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name string
 		args []string
 	}{{"to device", nil}, {"to requester", []string{"-R"}}, {"both ways on 4 connections", []string{"--bidir", "-P", "2"}}} {
 		t.Run(c.name, func(t *testing.T) {
+			// One test at a time: it says when it has cleared up after the last one.
+			server.says(server.out, fmt.Sprintf("(test #%d)", i+1))
 			got := must(t, r.env(), iperf, append([]string{"-c", "127.0.0.1", "-p", port, "-t", "2", "-J"}, c.args...)...)
 			var report struct {
 				End struct {
