@@ -69,6 +69,11 @@ func (l *lab) startRelay(ts *testscript.TestScript, args []string) {
 		listenAt = "127.0.0.1:0"
 	}
 	ln, err := net.Listen("tcp", listenAt)
+	// At its old address after a restart, somebody's outgoing connection may have
+	// the port for a moment.
+	for end := time.Now().Add(patience); err != nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		ln, err = net.Listen("tcp", listenAt)
+	}
 	ts.Check(err)
 	l.addr = ln.Addr().String()
 	if opts["tls"] != "" {

@@ -69,6 +69,9 @@ func (l *lab) startProcess(ts *testscript.TestScript, args []string) {
 	closeTTY := func() {}
 	if tty {
 		closeTTY = p.openTTY(ts)
+	} else { // its input stays open until it ends: without one, stdio would end by itself
+		_, err := p.cmd.StdinPipe()
+		ts.Check(err)
 	}
 	ts.Check(p.cmd.Start())
 	go func() {
