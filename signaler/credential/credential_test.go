@@ -1,0 +1,79 @@
+package credential
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"websocketbridge/signaler/sas"
+)
+
+const key = "c2VjcmV0LWtleQ=="
+
+func TestFromConnectionString(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cs := sas.ConnectionString{HostName: "h", PolicyName: "service", Key: key}
+		src, err := FromConnectionString(cs, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := get(t, src)
+		if first.Kind != SAS || first.Expires.Sub(time.Now()) != DefaultLife {
+			t.Errorf("got %v", first)
+		}
+		tok, err := sas.ParseToken(first.Text)
+		if err != nil || !tok.Verify(key) || !tok.Covers("h/devices/d") || tok.Policy != "service" || !tok.Expiry.Equal(first.Expires) {
+			t.Errorf("got %v, %v", tok, err)
+		}
+		time.Sleep(DefaultLife*2/3 - 1)
+		if get(t, src) != first {
+			t.Error("a token is not used until 2/3 of its life are over")
+		}
+		time.Sleep(1)
+		if next := get(t, src); next == first || time.Until(next.Expires) < DefaultLife-time.Second {
+			t.Errorf("got %v after 2/3 of the life", next)
+		}
+	})
+}
+
+func TestFromConnectionStringFaults(t *testing.T) {
+	for want, cs := range map[string]sas.ConnectionString{
+		"a device's":            {HostName: "h", DeviceID: "d", Key: key},
+		"no SharedAccessKey":    {HostName: "h", PolicyName: "p"},
+		"no SharedAccessKeyNam": {HostName: "h", Key: key},
+		"not base64":            {HostName: "h", PolicyName: "p", Key: "secret?"},
+	} {
+		if _, err := FromConnectionString(cs, 0); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret?") {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if _, err := FromConnectionString(sas.ConnectionString{HostName: "h", PolicyName: "p", Key: key}, -1); err == nil {
+		t.Error("a negative life is taken")
+	}
+}
+
+func TestTokenRedacted(t *testing.T) {
+	tok := Token{Text: "Bearer s3cret", Kind: Bearer, Expires: time.Unix(1e9, 0)}
+	j, err := json.Marshal(map[string]any{"t": tok})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{fmt.Sprintf("%v %+v %#v %q %x %v", tok, tok, tok, tok, tok, []Token{tok}), string(j), tok.LogValue().String()} {
+		if strings.Contains(s, "s3cret") || strings.Contains(s, fmt.Sprintf("%x", "s3cret")) || !strings.Contains(s, "bearer token until 2001") {
+			t.Errorf("got %s", s)
+		}
+	}
+}
+
+func get(t *testing.T, src Source) Token {
+	t.Helper()
+	tok, err := src.Token(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
