@@ -210,10 +210,19 @@ func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	signaled := make(chan error, 1)
-	s.work.Go(func() { signaled <- s.signal(ctx, b) })
+	// A device may dial before the hub has told that it was told. The signal is left
+	// to end then: cutting a request short costs the signaler its connection.
+	sctx, abandon := context.WithTimeoutCause(context.WithoutCancel(ctx), s.cfg.DialBack, errDialBack)
+	leave := context.AfterFunc(ctx, abandon)
+	s.work.Go(func() {
+		defer abandon()
+		defer context.AfterFunc(s.ctx, abandon)()
+		signaled <- s.signal(sctx, b)
+	})
 	for {
 		select {
 		case got := <-b.arrived:
+			leave()
 			return got, got.err
 		case no := <-b.refused:
 			return arrival{}, &signaler.RefusedError{Refusal: *no}

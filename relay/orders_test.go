@@ -89,17 +89,47 @@ func TestDeviceBeforeSignaler(t *testing.T) {
 		inBubble(t, func(c *relay.Config) {
 			c.Signaler = signalFunc(func(ctx context.Context, s *signaler.Signal) error {
 				n.signals <- s
-				<-ctx.Done() // ends with the join
+				time.Sleep(second)
+				if ctx.Err() != nil {
+					t.Errorf("the join cut the signal short: %v", context.Cause(ctx))
+				}
+				<-ctx.Done() // the time to dial back is over, or the node stops
 				return late
 			})
 		}, func(m *node) {
 			n = m
 			requester, device := n.open("deviceId=d")
 			echo(t, requester, device)
+			time.Sleep(2 * second)
 			go requester.Close()
 			wantClose(t, device, wire.CloseNormal, "")
 		})
 	}
+}
+
+// Nobody waits for the device any more: the hub is not asked any longer either.
+func TestRequesterLeavesSignal(t *testing.T) {
+	asked, left := make(chan struct{}), make(chan struct{})
+	inBubble(t, func(c *relay.Config) {
+		asked, left = make(chan struct{}), make(chan struct{}) // of this bubble
+		c.Signaler = signalFunc(func(ctx context.Context, _ *signaler.Signal) error {
+			close(asked)
+			<-ctx.Done()
+			close(left)
+			return ctx.Err()
+		})
+	}, func(n *node) {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := n.connecting(ctx, "deviceId=d")
+		<-asked
+		began := time.Now()
+		cancel()
+		<-left
+		if took := time.Since(began); took > second {
+			t.Errorf("the signal ended %v after the requester", took)
+		}
+		<-done
+	})
 }
 
 func TestAcceptTwice(t *testing.T) {
