@@ -1,0 +1,533 @@
+package c2d
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"websocketbridge/signaler"
+	"websocketbridge/signaler/credential"
+)
+
+// A site is hubs that come and go: each dial meets a new peer.
+type site struct {
+	t    *testing.T
+	peer func() *peer // nil: nobody is there
+
+	mu    sync.Mutex
+	dials []time.Time
+	last  *peer
+}
+
+func (h *site) dial(ctx context.Context) (net.Conn, net.Conn, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dials = append(h.dials, time.Now())
+	if h.peer == nil {
+		return nil, nil, errors.New("connection refused")
+	}
+	h.last = h.peer()
+	c := h.last.start(h.t)
+	return c, c, nil
+}
+
+func (h *site) set(peer func() *peer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.peer = peer
+}
+
+func (h *site) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.dials)
+}
+
+// tokens returns those that the last peer was shown.
+func (h *site) tokens() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tokens, _ := h.last.seen()
+	return tokens
+}
+
+// cut ends the connection under way.
+func (h *site) cut() {
+	h.mu.Lock()
+	p := h.last
+	h.mu.Unlock()
+	p.end()
+}
+
+// A source gives what tokens says at the moment.
+type source struct {
+	mu    sync.Mutex
+	token func() (credential.Token, error)
+	asked int
+}
+
+func (s *source) Token(context.Context) (credential.Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	return s.token()
+}
+
+func (s *source) times() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+func (s *source) set(f func() (credential.Token, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.token = f
+}
+
+// bubble runs f with a signaler that runs and logs.
+func bubble(t *testing.T, change func(*Config), f func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer)) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &site{t: t, peer: func() *peer { return &peer{} }}
+		var log safeBuffer
+		s := testSignaler(t, func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			if change != nil {
+				change(c)
+			}
+		})
+		s.dial = h.dial
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		}()
+		f(t, s, h, &log.b)
+		cancel()
+		synctest.Wait()
+		sleep(time.Minute)
+		if err := s.Signal(context.Background(), testSignal()); !errors.Is(err, signaler.ErrUnavailable) || !strings.Contains(err.Error(), "stopped") {
+			t.Errorf("after Run: %v", err)
+		}
+	})
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func testSignal() *signaler.Signal {
+	return &signaler.Signal{AcceptURL: "wss://relay.example/bridge/accept?bridgeToken=t0k3n", DeviceID: "pump-7", BridgeID: "b1"}
+}
+
+// sleep lets the time pass, and what is due then happen.
+func sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// signal signals with a relay's patience.
+func signal(t *testing.T, s *Signaler) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	return s.Signal(ctx, testSignal())
+}
+
+func TestRunConnects(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, _ *bytes.Buffer) {
+		if err := signal(t, s); err != nil { // comes before the connection does
+			t.Error(err)
+		}
+		if up, _, err := s.State(); !up || err != nil || h.count() != 1 {
+			t.Errorf("up %t, %v, %d dials", up, err, h.count())
+		}
+		if err := s.Run(t.Context()); err == nil {
+			t.Error("a second Run is fine")
+		}
+	})
+}
+
+// TestRunReconnects: for ever, with full jitter between 1 s and 1 min, and it says
+// so once.
+func TestRunReconnects(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		synctest.Wait()
+		sleep(time.Hour) // a good connection
+		h.set(nil)
+		lost := time.Now()
+		h.cut()
+		synctest.Wait()
+		sleep(9 * time.Minute)
+		if up, since, err := s.State(); up || since != lost || !errors.Is(err, signaler.ErrUnavailable) {
+			t.Errorf("up %t since %v (lost at %v), %v", up, since, lost, err)
+		}
+		h.mu.Lock()
+		dials := h.dials[1:]
+		h.mu.Unlock()
+		if first := dials[0].Sub(lost); first > 1100*time.Millisecond {
+			t.Errorf("the first attempt came after %v", first)
+		}
+		if n := len(dials); n < 10 || n > 60 {
+			t.Errorf("%d attempts in 9 min", n)
+		}
+		for i := range dials[1:] {
+			if d := dials[i+1].Sub(dials[i]); d > time.Minute+time.Second {
+				t.Errorf("a wait of %v", d)
+			}
+		}
+		h.set(func() *peer { return &peer{} })
+		sleep(2 * time.Minute)
+		if err := signal(t, s); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Count(log.String(), "\n"); got != 3 {
+			t.Errorf("%d lines:\n%s", got, log)
+		}
+		for _, want := range []string{"connected to the hub", "the hub is lost", "the hub is back"} {
+			if strings.Count(log.String(), want) != 1 {
+				t.Errorf("not once %q in\n%s", want, log)
+			}
+		}
+	})
+}
+
+// TestSignalWaitsForTheHub: a signal in an outage succeeds if the hub is back in
+// time, however long the wait for the next attempt was to be.
+func TestSignalWaitsForTheHub(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, _ *bytes.Buffer) {
+		synctest.Wait()
+		h.set(nil)
+		h.cut()
+		sleep(time.Hour) // waits are up to a minute now
+		time.AfterFunc(5*time.Second, func() { h.set(func() *peer { return &peer{} }) })
+		if err := signal(t, s); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestSignalGivesUp: with the reason, and before the relay does.
+func TestSignalGivesUp(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, _ *bytes.Buffer) {
+		synctest.Wait()
+		h.set(nil)
+		h.cut()
+		start := time.Now()
+		err := signal(t, s)
+		if !errors.Is(err, signaler.ErrUnavailable) || !strings.Contains(err.Error(), "connection refused") || time.Since(start) != 10*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+		cause := errors.New("requester left")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
+		defer cancel()
+		if err := s.Signal(ctx, testSignal()); !errors.Is(err, signaler.ErrUnavailable) || !errors.Is(err, cause) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestUnauthorizedAtOnce: nothing is to be hoped from waiting, until somebody
+// corrects the key.
+func TestUnauthorizedAtOnce(t *testing.T) {
+	var status atomic.Int32
+	status.Store(401)
+	peers := func() *peer { return &peer{put: func(string) int32 { return status.Load() }} }
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		h.set(peers)
+		h.cut0()
+		synctest.Wait()
+		sleep(time.Hour)
+		start := time.Now()
+		if err := signal(t, s); !errors.Is(err, signaler.ErrUnauthorized) || time.Since(start) != 0 {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+		sleep(10 * time.Second)
+		status.Store(200)
+		signal(t, s) // says that somebody wants it
+		sleep(3 * time.Second)
+		if err := signal(t, s); err != nil {
+			t.Errorf("corrected: %v", err)
+		}
+	})
+}
+
+// cut0 cuts the connection that there is, and gives the next the time to come up.
+func (h *site) cut0() {
+	synctest.Wait()
+	h.cut()
+	sleep(2 * time.Second)
+}
+
+// TestRenews: at 2/3 of the token's life, on the live connection.
+func TestRenews(t *testing.T) {
+	src := &source{}
+	n := 0
+	src.token = func() (credential.Token, error) {
+		n++
+		return credential.Token{Text: "SharedAccessSignature " + strings.Repeat("i", n), Expires: time.Now().Add(time.Hour)}, nil
+	}
+	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		synctest.Wait()
+		sleep(39 * time.Minute)
+		if got := len(h.tokens()); got != 1 {
+			t.Errorf("%d tokens after 39 min", got)
+		}
+		sleep(2 * time.Minute)
+		if got := len(h.tokens()); got != 2 || h.tokens()[0] == h.tokens()[1] {
+			t.Errorf("%d tokens after 41 min", got)
+		}
+		sleep(24 * time.Hour)
+		if got := len(h.tokens()); got < 37 || got > 39 || h.count() != 1 {
+			t.Errorf("%d tokens on %d connections after a day", got, h.count())
+		}
+		if _, gap := h.last.seen(); gap > peerIdle {
+			t.Errorf("the hub did not hear of us for %v", gap)
+		}
+	})
+}
+
+// TestRenewsUnchanged: a source that gives its token again is asked again, and the
+// hub is not bothered.
+func TestRenewsUnchanged(t *testing.T) {
+	src := &source{}
+	expires := time.Time{}
+	src.token = func() (credential.Token, error) {
+		if time.Until(expires) < 5*time.Minute { // as azidentity
+			expires = time.Now().Add(time.Hour)
+		}
+		return credential.Token{Text: "Bearer " + expires.String(), Kind: credential.Bearer, Expires: expires}, nil
+	}
+	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		synctest.Wait()
+		sleep(24 * time.Hour)
+		if got := len(h.tokens()); got < 24 || got > 27 || h.count() != 1 {
+			t.Errorf("%d tokens on %d connections after a day", got, h.count())
+		}
+		if n := src.times(); n > 150 {
+			t.Errorf("the source was asked %d times", n)
+		}
+	})
+}
+
+// TestRenewalFails: it is tried again every few seconds, said once, and the
+// connection stays.
+func TestRenewalFails(t *testing.T) {
+	src := &source{}
+	good := func() (credential.Token, error) {
+		return credential.Token{Text: "Bearer " + time.Now().String(), Kind: credential.Bearer, Expires: time.Now().Add(time.Hour)}, nil
+	}
+	src.token = good
+	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		synctest.Wait()
+		src.set(func() (credential.Token, error) { return credential.Token{}, errors.New("no route to login.example") })
+		sleep(45 * time.Minute)
+		if n := src.times(); n < 50 {
+			t.Errorf("asked %d times", n)
+		}
+		if err := signal(t, s); err != nil {
+			t.Error(err)
+		}
+		src.set(good)
+		sleep(time.Minute)
+		if got := len(h.tokens()); got != 2 || h.count() != 1 {
+			t.Errorf("%d tokens on %d connections", got, h.count())
+		}
+		for _, want := range []string{"cannot be renewed", "token is renewed"} {
+			if strings.Count(log.String(), want) != 1 {
+				t.Errorf("not once %q in\n%s", want, log)
+			}
+		}
+	})
+}
+
+// TestRenewsWhenRefused: a message refused as unauthorized makes the token be
+// shown again, though not for each of many.
+func TestRenewsWhenRefused(t *testing.T) {
+	var no atomic.Bool
+	no.Store(true)
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		h.set(func() *peer {
+			return &peer{transfer: func(p *peer, hub uint16, id uint32) {
+				if no.Load() {
+					p.settle(hub, id, rejected("amqp:unauthorized-access", ""))
+				} else {
+					p.settle(hub, id, unhex(stateAccepted))
+				}
+			}}
+		})
+		h.cut0()
+		sleep(time.Minute)
+		for range 10 {
+			if err := signal(t, s); !errors.Is(err, signaler.ErrUnauthorized) {
+				t.Errorf("got %v", err)
+			}
+		}
+		sleep(time.Second)
+		if got := len(h.tokens()); got != 2 {
+			t.Errorf("%d tokens", got)
+		}
+		no.Store(false)
+		if err := signal(t, s); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestLostWhileSent: a message whose fate is unknown is sent again on the next
+// connection, but not for ever.
+func TestLostWhileSent(t *testing.T) {
+	cuts, sent := 3, 0
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		h.set(func() *peer {
+			return &peer{transfer: func(p *peer, hub uint16, id uint32) {
+				sent++
+				if sent <= cuts {
+					p.conn.Close()
+				} else {
+					p.settle(hub, id, unhex(stateAccepted))
+				}
+			}}
+		})
+		h.cut0()
+		if err := signal(t, s); err != nil || sent != attempts {
+			t.Errorf("got %v after %d times", err, sent)
+		}
+		cuts, sent = 100, 0
+		if err := signal(t, s); !errors.Is(err, signaler.ErrUnavailable) || sent != attempts {
+			t.Errorf("got %v after %d times", err, sent)
+		}
+	})
+}
+
+// TestHubFailsByItself: what passes is tried again, what does not is not.
+func TestHubFailsByItself(t *testing.T) {
+	for condition, want := range map[string]int{"amqp:internal-error": attempts, "com.microsoft:timeout": attempts, "com.microsoft:device-container-throttled": 1, "amqp:not-found": 1} {
+		sent := 0
+		bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+			h.set(func() *peer {
+				return &peer{transfer: func(p *peer, hub uint16, id uint32) {
+					sent++
+					p.settle(hub, id, rejected(condition, ""))
+				}}
+			})
+			h.cut0()
+			if err := signal(t, s); err == nil || sent != want {
+				t.Errorf("%s: got %v after %d times, want %d", condition, err, sent, want)
+			}
+		})
+	}
+}
+
+// TestFlapping: a hub that lets us in and then throws us out is not dialled in a
+// circle, and does not fill the log.
+func TestFlapping(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		h.set(func() *peer {
+			return &peer{attach: func(_ []byte, address string) []byte {
+				if address != devicebound {
+					return nil
+				}
+				return append([]byte{0, 0x53, codeError}, appendList(nil, appendText(nil, 0xb3, "amqp:link:detach-forced"))...)
+			}}
+		})
+		h.cut0()
+		start := h.count()
+		sleep(time.Hour)
+		if n := h.count() - start; n > 300 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+		if n := strings.Count(log.String(), "\n"); n > 30 {
+			t.Errorf("%d lines in an hour", n)
+		}
+	})
+}
+
+// TestHalfOpen: a hub that is silent is gone after IdleTimeout, and hears from us
+// in time.
+func TestHalfOpen(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		h.set(func() *peer { return &peer{mute: true} })
+		h.cut0()
+		up := time.Time{}
+		for n := h.count(); h.count() < n+2; sleep(10 * time.Millisecond) {
+			if is, since, _ := s.State(); is && since.After(up) {
+				up = since
+			}
+			if time.Since(up) > 2*time.Minute && !up.IsZero() {
+				t.Error("nobody noticed")
+				return
+			}
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if d := h.dials[len(h.dials)-1].Sub(h.dials[len(h.dials)-2]); d < time.Minute || d > 62*time.Second {
+			t.Errorf("dialled again after %v", d)
+		}
+	})
+}
+
+// TestGoodbye: a hub is told that we go.
+func TestGoodbye(t *testing.T) {
+	var last *peer
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		synctest.Wait()
+		last = h.last
+	})
+	if !last.closed.Load() {
+		t.Error("no CLOSE came")
+	}
+}
+
+// TestStopsWhileSending: Run does not wait for a hub that does not answer.
+func TestStopsWhileSending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &site{t: t, peer: func() *peer { return &peer{transfer: func(*peer, uint16, uint32) {}} }}
+		s := testSignaler(t, nil)
+		s.dial = h.dial
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		result := make(chan error)
+		go func() { result <- s.Signal(t.Context(), testSignal()) }()
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		if err := <-done; err != nil || time.Since(start) > 5*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+		if err := <-result; !errors.Is(err, signaler.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestExpired: a dead signal is not sent.
+func TestExpired(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		sig := testSignal()
+		sig.Version, sig.ExpiresAt = 1, time.Now().Add(-time.Second)
+		if err := s.Signal(t.Context(), sig); !errors.Is(err, signaler.ErrTimedOut) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
