@@ -66,7 +66,7 @@ func (d *Dialer) DialWebSocket(ctx context.Context, rawURL string, header http.H
 	if u.Hostname() == "" || u.User != nil {
 		return nil, errors.New("the address has no host, or a user, which a WebSocket's cannot (RFC 6455 section 3)")
 	}
-	c, err := d.dialTLS(ctx, u)
+	c, err := d.dialTLS(ctx, u, "http/1.1") // WebSocket over HTTP/2 is another handshake (RFC 8441)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", u.Host, causeOr(ctx, err))
 	}
@@ -87,6 +87,20 @@ func (d *Dialer) DialWebSocket(ctx context.Context, rawURL string, header http.H
 	conn := NewClient(c, head, d.Config)
 	conn.subprotocol, conn.header = resp.Header.Get("Sec-WebSocket-Protocol"), resp.Header
 	return conn, nil
+}
+
+// DialTLS opens a TLS connection to addr, a host and port, for a protocol that is
+// not HTTP, the way a WebSocket would go: through the proxy for https://addr if
+// there is one, which then has to allow that port. It negotiates no protocol (ALPN).
+func (d *Dialer) DialTLS(ctx context.Context, addr string) (net.Conn, error) {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return nil, fmt.Errorf("%q is not a host and port", addr)
+	}
+	c, err := d.dialTLS(ctx, &url.URL{Scheme: "wss", Host: addr})
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", addr, causeOr(ctx, err))
+	}
+	return c, nil
 }
 
 // handshake asks for the upgrade (RFC 6455 section 4.1). head is what came after the
@@ -163,8 +177,8 @@ func hasToken(h http.Header, name, token string) bool {
 }
 
 // dialTLS reaches the server: through the proxy if there is one, with TLS if
-// the scheme wants it.
-func (d *Dialer) dialTLS(ctx context.Context, u *url.URL) (net.Conn, error) {
+// the scheme wants it, on which it offers protocols.
+func (d *Dialer) dialTLS(ctx context.Context, u *url.URL, protocols ...string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, HandshakeTimeout, fmt.Errorf("no connection within %v", HandshakeTimeout))
 	defer cancel()
 	port := u.Port()
@@ -173,7 +187,7 @@ func (d *Dialer) dialTLS(ctx context.Context, u *url.URL) (net.Conn, error) {
 	}
 	c, err := d.dialTCP(ctx, u, net.JoinHostPort(u.Hostname(), port))
 	if err == nil && u.Scheme == "wss" {
-		c, err = startTLS(ctx, c, d.TLS, u.Hostname())
+		c, err = startTLS(ctx, c, d.TLS, u.Hostname(), protocols...)
 	}
 	if err != nil {
 		return nil, causeOr(ctx, err)
@@ -231,7 +245,7 @@ func (d *Dialer) dialProxy(ctx context.Context, dial func(context.Context, strin
 		if cfg != nil {
 			cfg.ServerName = "" // if set, it is the server's, not the proxy's
 		}
-		if c, err = startTLS(ctx, c, cfg, p.Hostname()); err != nil {
+		if c, err = startTLS(ctx, c, cfg, p.Hostname(), "http/1.1"); err != nil {
 			return nil, err
 		}
 	}
@@ -279,12 +293,12 @@ func printable(s string) string {
 	return s[:min(len(s), 200)]
 }
 
-func startTLS(ctx context.Context, c net.Conn, cfg *tls.Config, host string) (net.Conn, error) {
+func startTLS(ctx context.Context, c net.Conn, cfg *tls.Config, host string, protocols ...string) (net.Conn, error) {
 	if cfg == nil {
 		cfg = &tls.Config{}
 	}
 	cfg = cfg.Clone()
-	cfg.NextProtos = []string{"http/1.1"} // WebSocket over HTTP/2 is another handshake (RFC 8441)
+	cfg.NextProtos = protocols
 	if cfg.ServerName == "" {
 		cfg.ServerName = host
 	}

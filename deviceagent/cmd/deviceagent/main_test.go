@@ -39,7 +39,7 @@ func TestHelp(t *testing.T) {
 	setenv(t, map[string]string{"AGENT_NONSENSE": "does not matter to somebody who needs help"})
 	for _, arg := range []string{"--help", "-h", "help"} {
 		var out, errOut bytes.Buffer
-		if err := run(context.Background(), []string{arg}, &out, &errOut); err != nil || errOut.Len() > 0 {
+		if err := run(context.Background(), []string{arg}, nil, &out, &errOut); err != nil || errOut.Len() > 0 {
 			t.Errorf("%s: %v, %q", arg, err, &errOut)
 		}
 		path := filepath.Join("testdata", "help.txt")
@@ -57,7 +57,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := run(context.Background(), []string{"version"}, &out, io.Discard); err != nil || !strings.HasPrefix(out.String(), "deviceagent ") {
+	if err := run(context.Background(), []string{"version"}, nil, &out, io.Discard); err != nil || !strings.HasPrefix(out.String(), "deviceagent ") {
 		t.Errorf("version: %v, %q", err, &out)
 	}
 }
@@ -78,7 +78,8 @@ func TestFaults(t *testing.T) {
 		want []string
 	}{
 		{"an argument", good(nil), []string{"serve"}, []string{`unknown argument "serve"; settings come from the environment, see deviceagent --help`}},
-		{"nothing is set", nil, nil, []string{"AGENT_DEVICE_ID: is missing", "AGENT_RELAY_HOSTS: is missing", "AGENT_SIGNALS: is missing"}},
+		{"nothing is set", nil, nil, []string{"AGENT_HUB_CONNECTION_STRING: is missing", "AGENT_RELAY_HOSTS: is missing"}},
+		{"no device", map[string]string{"AGENT_RELAY_HOSTS": "127.0.0.1", "AGENT_SIGNALS": "fake"}, nil, []string{"AGENT_DEVICE_ID: is missing"}},
 		{"everything is wrong", map[string]string{
 			"AGENT_DEVICE_ID": "pump 7", "AGENT_RELAY_HOSTS": "https://relay.example.com", "AGENT_SIGNALS": "smoke", "AGENT_TARGETS": "ssh=tcp:22",
 			"AGENT_CA_FILE": "/nowhere/ca.pem", "AGENT_MAX_BRIDGES": "0", "AGENT_MAX_STREAMS": "many", "AGENT_DIAL_TIMEOUT": "-1s", "AGENT_LOG_FORMAT": "xml", "AGENT_TARGET": "echo",
@@ -93,7 +94,7 @@ func TestFaults(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			setenv(t, tt.env)
 			var out, errOut bytes.Buffer
-			err := run(context.Background(), tt.args, &out, &errOut)
+			err := run(context.Background(), tt.args, nil, &out, &errOut)
 			if err == nil {
 				t.Fatal("it started")
 			}

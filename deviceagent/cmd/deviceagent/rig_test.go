@@ -101,7 +101,7 @@ func (r *rig) agent(t *testing.T, env map[string]string) *logged {
 	log := &logged{}
 	ctx, stop := untilSignal()
 	r.stop, r.ended = stop, make(chan error, 1)
-	go func() { r.ended <- run(ctx, nil, io.Discard, log) }()
+	go func() { r.ended <- run(ctx, nil, nil, io.Discard, log) }()
 	if err := r.hub.WaitOnline(r.ctx, "pump-7"); err != nil {
 		t.Fatalf("%v\n%s", err, log)
 	}

@@ -32,9 +32,10 @@ type config struct {
 	APIKeys   string `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
 	TokenKeys string `envconfig:"TOKEN_KEYS" secret:"true" desc:"keys for bridge tokens, see relay token-key; default: a new one at each start"`
 
-	Signaler    string   `envconfig:"SIGNALER" example:"fake" desc:"how devices are told; fake: no hub, agents listen at FAKE_LISTEN"`
-	FakeListen  string   `envconfig:"FAKE_LISTEN" default:"127.0.0.1:7071" desc:"loopback address where agents listen with the fake signaler"`
-	FakeDevices []string `envconfig:"FAKE_DEVICES" desc:"devices the fake hub knows before they first listen"`
+	Signaler    string      `envconfig:"SIGNALER" default:"c2d" desc:"how devices are told; c2d: message; method: direct method; auto: method, or else message; fake: no hub, agents listen at FAKE_LISTEN"`
+	Hub         hubSettings `envconfig:"HUB"`
+	FakeListen  string      `envconfig:"FAKE_LISTEN" default:"127.0.0.1:7071" desc:"loopback address where agents listen with the fake signaler"`
+	FakeDevices []string    `envconfig:"FAKE_DEVICES" desc:"devices the fake hub knows before they first listen"`
 
 	DialBack    time.Duration `envconfig:"DIAL_BACK" default:"15s" desc:"for a device to come, at most 60s"`
 	Ping        time.Duration `envconfig:"PING" default:"15s" desc:"between pings on each side of a bridge"`
@@ -53,6 +54,7 @@ type config struct {
 type prepared struct {
 	relay relay.Config // PublicURL is empty if it is the listener's
 	tls   *tls.Config  // nil: plain
+	hub   *hub         // nil: the fake one
 	log   *slog.Logger
 }
 
@@ -66,7 +68,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	}
 	bad := func(name, format string, args ...any) {
 		name = "RELAY_" + name
-		if !slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == name }) { // said already
+		if !slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == name || f.Name == name+"_FILE" }) { // said already
 			faults = append(faults, settings.Fault{Name: name, Problem: fmt.Errorf(format, args...).Error()})
 		}
 	}
@@ -116,14 +118,16 @@ func load(logTo io.Writer) (*config, prepared, error) {
 		bad("PUBLIC_URL", "is missing; devices have to know where to dial, as wss://relay.example.com")
 	}
 	switch c.Signaler {
-	case "fake":
+	case viaFake:
 		if err := checkLoopback(c.FakeListen); err != nil {
 			bad("FAKE_LISTEN", "%w", err)
 		}
-	case "":
-		bad("SIGNALER", "is missing; fake tells agents on this machine, without a hub")
+		checkUse(c.Signaler, bad)
+	case viaC2D, viaMethod, viaAuto:
+		p.hub = c.Hub.prepare(c.Signaler, bad)
+		checkUse(c.Signaler, bad)
 	default:
-		bad("SIGNALER", "%q is not known; fake is", c.Signaler)
+		bad("SIGNALER", "%q is not one of c2d, method, auto and fake", c.Signaler)
 	}
 	c.checkLimits(p.relay, bad)
 	if p.log, err = c.Log.New("RELAY", logTo); err != nil {

@@ -29,6 +29,12 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		Long: `relay runs one node. It takes its settings from the environment; secrets may be
 in files instead, named by the variable with _FILE behind its name.
 
+With an IoT Hub, and a certificate for the name that devices dial:
+
+  RELAY_HUB_CONNECTION_STRING_FILE=/etc/relay/hub RELAY_API_KEYS=/etc/relay/api-keys \
+  RELAY_TLS_CERT=cert.pem RELAY_TLS_KEY=key.pem RELAY_LISTEN=:443 \
+  RELAY_PUBLIC_URL=wss://relay.example.com relay
+
 On this machine, without a hub or TLS, and with a key of its own:
 
   relay hash-key me > api-keys

@@ -115,7 +115,7 @@ func TestSettingsFaults(t *testing.T) {
 		env  map[string]string
 		want []string
 	}{
-		{"nothing is set", nil, []string{"RELAY_TLS_CERT: is missing", "RELAY_API_KEYS: is missing", "RELAY_SIGNALER: is missing"}},
+		{"nothing is set", nil, []string{"RELAY_TLS_CERT: is missing", "RELAY_API_KEYS: is missing", "RELAY_HUB_CONNECTION_STRING: is missing"}},
 		{"everything is wrong", map[string]string{
 			"RELAY_LISTEN": ":8080", "RELAY_PLAIN": "perhaps", "RELAY_AUTH": "magic", "RELAY_SIGNALER": "pigeon", "RELAY_TOKEN_KEYS": "x",
 			"RELAY_DIAL_BACK": "5m", "RELAY_PING": "60s", "RELAY_IDLE": "-1s", "RELAY_DRAIN": "ten minutes", "RELAY_MAX_BYTES": "-1", "RELAY_MAX_BRIDGES": "0",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -9,12 +10,12 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 
 	"websocketbridge/relay"
 	"websocketbridge/relay/settings"
-	"websocketbridge/signaler/fake"
 )
 
 // serve runs a node until ctx ends or a signal comes, and its drain is over.
@@ -44,44 +45,37 @@ func serve(ctx context.Context, logTo io.Writer) error {
 		}
 		defer admin.Close()
 	}
-	hubAddr, err := net.Listen("tcp", c.FakeListen)
+	sig, err := openSignals(c, p.hub, log)
 	if err != nil {
-		return fmt.Errorf("RELAY_FAKE_LISTEN: %w", err)
+		return err
 	}
-	defer hubAddr.Close()
-	hub := fake.New(fake.Config{Devices: c.FakeDevices, Logger: log})
-	p.relay.Signaler = hub
+	defer sig.close()
+	p.relay.Signaler = sig.signaler
 
 	node, err := relay.New(p.relay)
 	if err != nil {
 		return err
 	}
-	// The hub outlives the drain: waiting devices may still be told.
-	hubCtx, stopHub := context.WithCancel(context.Background())
+	// The signaler outlives the drain: waiting devices may still be told.
+	sigCtx, stopSig := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer stopHub()
-	hubErr := make(chan error, 1)
-	wg.Go(func() { hubErr <- hub.Serve(hubCtx, hubAddr) })
-
+	defer stopSig()
 	nodeCtx, drain := context.WithCancel(ctx)
 	defer drain()
 	var failed error // written before drain, read after Run
 	wg.Go(func() {
-		select {
-		case err := <-hubErr: // nothing can be signalled any more
-			if hubCtx.Err() == nil {
-				failed = fmt.Errorf("fake signaler: %w", err)
-				drain()
-				node.Kill()
-			}
-		case <-hubCtx.Done():
+		err := sig.run(sigCtx)
+		if sigCtx.Err() == nil { // nothing can be signalled any more
+			failed = cmp.Or(err, errSignaler)
+			drain()
+			node.Kill()
 		}
 	})
-	signals := make(chan os.Signal, 2) // one more may come while the first is heeded
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	wg.Go(func() { heed(hubCtx, signals, log, drain, node.Kill) })
+	told := make(chan os.Signal, 2) // one more may come while the first is heeded
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(told)
+	wg.Go(func() { heed(sigCtx, told, log, drain, node.Kill) })
 
 	if c.TokenKeys == "" {
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
@@ -89,13 +83,16 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	if c.Auth == "none" {
 		log.Warn("RELAY_AUTH=none: everybody who reaches this node may reach every device")
 	}
-	log.Info("relay listens", append([]any{"public", public.Addr().String(), "url", p.relay.PublicURL, "signaler", c.Signaler,
-		"agents", hubAddr.Addr().String(), "version", settings.Version()}, adminAttr(admin)...)...)
+	if p.hub != nil && p.hub.owner {
+		log.Warn("RELAY_HUB_CONNECTION_STRING is of the policy iothubowner, which may do everything; the policy service is enough")
+	}
+	log.Info("relay listens", slices.Concat([]any{"public", public.Addr().String(), "url", p.relay.PublicURL}, sig.about,
+		[]any{"version", settings.Version()}, adminAttr(admin))...)
 	defer log.Info("relay stopped")
 	if err := node.Run(nodeCtx, public, admin); err != nil {
 		return err
 	}
-	stopHub()
+	stopSig()
 	wg.Wait()
 	return failed
 }

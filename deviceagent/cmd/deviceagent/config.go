@@ -1,0 +1,184 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"websocketbridge/deviceagent"
+	"websocketbridge/relay/settings"
+	"websocketbridge/relay/ws"
+	"websocketbridge/signaler/fake"
+)
+
+// Where signals come from. The names are settings.
+const (
+	fromHub     = "hub"
+	fromHandoff = "handoff"
+	fromFake    = "fake"
+)
+
+// config is the environment, AGENT_*.
+type config struct {
+	DeviceID    string      `envconfig:"DEVICE_ID" example:"pump-7" desc:"this device's ID in the hub; default: the connection string's"`
+	ModuleID    string      `envconfig:"MODULE_ID" example:"bridge" desc:"the agent's own module of the device, beside another program that has the device's connection; default: the connection string's, or none"`
+	Signals     string      `envconfig:"SIGNALS" default:"hub" desc:"where signals come from; hub: an own connection to IoT Hub; handoff: another program on this device; fake: a relay with RELAY_SIGNALER=fake"`
+	Hub         hubSettings `envconfig:"HUB"`
+	RelayHosts  []string    `envconfig:"RELAY_HOSTS" required:"true" example:"relay.example.com" desc:"relays this device may dial, as host, host:port, *.example.com, or * for any"`
+	Targets     []string    `envconfig:"TARGETS" example:"ssh=tcp:127.0.0.1:22,web=tcp:127.0.0.1:80" desc:"what may be reached, see below; nothing else is"`
+	Handoff     handoffSettings
+	FakeURL     string        `envconfig:"FAKE_URL" default:"ws://127.0.0.1:7071" desc:"the relay's RELAY_FAKE_LISTEN"`
+	CAFile      string        `envconfig:"CA_FILE" desc:"PEM file with certificates to trust besides the system's, for relay and hub"`
+	AllowPlain  bool          `envconfig:"ALLOW_PLAIN" desc:"permit ws:// to a relay that is not on this device"`
+	MaxBridges  int           `envconfig:"MAX_BRIDGES" default:"16" desc:"bridges at once"`
+	MaxStreams  int           `envconfig:"MAX_STREAMS" default:"256" desc:"streams at once on one bridge"`
+	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"10s" desc:"for a target to answer"`
+
+	Log settings.Log
+}
+
+// complain reports a fault of the variable AGENT_ and name.
+type complain func(name, format string, args ...any)
+
+// fields are the names of deviceagent.Config's fields in the environment.
+var fields = map[string]string{
+	"RelayHosts": "RELAY_HOSTS", "MaxBridges": "MAX_BRIDGES",
+	"MaxStreams": "MAX_STREAMS", "DialTimeout": "DIAL_TIMEOUT",
+}
+
+// load reads the environment and what it names. Every fault comes at once, by
+// the variable's name.
+//
+// handoffAddress, if not empty, is that of --handoff. in and out are for signals
+// that are handed over there.
+func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (deviceagent.Config, error) {
+	var (
+		c      config
+		faults settings.Faults
+	)
+	err := settings.Load("AGENT", &c)
+	if err != nil && !errors.As(err, &faults) {
+		return deviceagent.Config{}, err
+	}
+	if handoffAddress != "" {
+		c.Signals, c.Handoff.Address = fromHandoff, handoffAddress
+	}
+	bad := func(name, format string, args ...any) {
+		name = "AGENT_" + name
+		said := func(f settings.Fault) bool { return f.Name == name || f.Name == name+"_FILE" }
+		if !slices.ContainsFunc(faults, said) { // once is enough
+			faults = append(faults, settings.Fault{Name: name, Problem: fmt.Errorf(format, args...).Error()})
+		}
+	}
+	targets, err := deviceagent.ParseTargets(c.Targets)
+	if err != nil {
+		bad("TARGETS", "%w", err)
+		targets, _ = deviceagent.ParseTargets(nil)
+	}
+	roots, err := ws.LoadRoots(c.CAFile)
+	if err != nil {
+		bad("CA_FILE", "%w", err)
+	}
+	log, err := c.Log.New("AGENT", logTo)
+	if err != nil {
+		name, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), "AGENT_"), ": ")
+		bad(name, "%s", problem)
+	}
+	source := c.source(roots, in, out, log, bad) // may learn the device's ID
+	cfg := deviceagent.Config{
+		DeviceID: c.DeviceID, Source: source, RelayHosts: c.RelayHosts, AllowPlain: c.AllowPlain, Targets: targets,
+		MaxBridges: c.MaxBridges, MaxStreams: c.MaxStreams, DialTimeout: c.DialTimeout,
+		Dialer: ws.Dialer{TLS: &tls.Config{RootCAs: roots}}, Logger: log,
+	}
+	c.check(cfg, bad)
+	if len(faults) > 0 {
+		return deviceagent.Config{}, faults
+	}
+	if len(targets.Names()) == 0 {
+		log.Warn("AGENT_TARGETS is empty: nothing on this device can be reached")
+	}
+	return cfg, nil
+}
+
+// source is where signals come from, or nil if bad was told why not.
+func (c *config) source(roots *x509.CertPool, in io.Reader, out io.Writer, log *slog.Logger, bad complain) deviceagent.SignalSource {
+	if c.Signals != fromHub {
+		c.Hub.unused(c.Signals, bad)
+		if c.ModuleID != "" {
+			bad("MODULE_ID", "is for AGENT_SIGNALS=%s, which is %s", fromHub, c.Signals)
+		}
+	}
+	if c.Signals != fromHandoff {
+		c.Handoff.unused(c.Signals, bad)
+	}
+	switch c.Signals {
+	case fromHub:
+		return c.hubSource(roots, log, bad)
+	case fromHandoff:
+		if s := c.Handoff.source(in, out, log, func(name, problem string) { bad(name, "%s", problem) }); s != nil {
+			return s
+		}
+	case fromFake:
+		id := c.DeviceID
+		if deviceIDFault(id) != "" {
+			id = "device" // so that what is wrong with the URL is said, too
+		}
+		s, err := fake.NewRemoteSource(fake.RemoteConfig{URL: c.FakeURL, DeviceID: id, Logger: log})
+		if err == nil {
+			return s
+		}
+		bad("FAKE_URL", "%w", err)
+	default:
+		bad("SIGNALS", "%q is not known; %s, %s and %s are", c.Signals, fromHub, fromHandoff, fromFake)
+	}
+	return nil
+}
+
+// deviceIDFault says why id is no device's, or nothing.
+func deviceIDFault(id string) string {
+	if id == "" {
+		return "is missing: this device's ID in the hub; for example AGENT_DEVICE_ID=pump-7"
+	}
+	for _, err := range unjoin(deviceagent.Config{DeviceID: id}.Validate()) {
+		if problem, ok := strings.CutPrefix(err.Error(), "DeviceID: "); ok {
+			return problem
+		}
+	}
+	return ""
+}
+
+// check says what package deviceagent would, by the names of the environment.
+func (c *config) check(cfg deviceagent.Config, bad complain) {
+	// A hub that was not found knows the device's ID perhaps.
+	if fault := deviceIDFault(cfg.DeviceID); fault != "" && (cfg.DeviceID != "" || c.Signals != fromHub || c.Hub.Host != "") {
+		bad("DEVICE_ID", "%s", fault)
+	}
+	for name, n := range map[string]int{"MAX_BRIDGES": c.MaxBridges, "MAX_STREAMS": c.MaxStreams} {
+		if n < 1 {
+			bad(name, "%d lets nobody in", n)
+		}
+	}
+	if c.DialTimeout <= 0 {
+		bad("DIAL_TIMEOUT", "%v leaves a target no time", c.DialTimeout)
+	}
+	for _, err := range unjoin(cfg.Validate()) {
+		field, problem, _ := strings.Cut(err.Error(), ": ")
+		if name, ok := fields[field]; ok { // others have been said, or are no settings
+			bad(name, "%s", problem)
+		}
+	}
+}
+
+// unjoin splits what errors.Join has made.
+func unjoin(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return nil
+}

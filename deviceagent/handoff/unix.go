@@ -1,0 +1,158 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"websocketbridge/signaler"
+)
+
+// socketMode is the agent's user and group.
+const socketMode = 0o660
+
+// runUnix serves connections until ctx ends or the listener fails.
+func (s *Source) runUnix(ctx context.Context, ask func([]byte) *signaler.Refusal) error {
+	ln, err := listenUnix(ctx, s.cfg.Address.At)
+	if err != nil {
+		return fmt.Errorf("handoff: listen on %s: %w", s.cfg.Address.At, err)
+	}
+	conns := &limited{Listener: ln, room: make(chan struct{}, s.cfg.MaxConns), over: func(c net.Conn) {
+		s.log.Warn("signals: too many connections", "most", s.cfg.MaxConns)
+		c.Write(Answer(busy)) // to an empty buffer; a writer that has gone does not matter
+	}}
+	var work sync.WaitGroup
+	defer work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conns.Close() })
+	defer stop()
+	s.listening(s.cfg.Address.At)
+	for {
+		c, err := conns.Accept()
+		if err != nil {
+			conns.Close()
+			return fmt.Errorf("handoff: %w", err)
+		}
+		work.Go(func() {
+			defer c.Close()
+			stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+			defer stop()
+			s.talk(ctx, c, ask)
+		})
+	}
+}
+
+// talk answers the signals of one connection.
+func (s *Source) talk(ctx context.Context, c net.Conn, ask func([]byte) *signaler.Refusal) {
+	r := newReader(c, false)
+	for ctx.Err() == nil {
+		began := false
+		within(ctx, c, s.idleTime)
+		payload, err := r.next(func() {
+			began = true
+			within(ctx, c, s.signalTime)
+		})
+		var garbage errGarbage
+		switch {
+		case err == nil:
+			within(ctx, c, s.signalTime) // the handler took none of it
+			if _, err := c.Write(Answer(ask(payload))); err != nil {
+				s.log.Debug("signals: answer was not taken", "error", err)
+				return
+			}
+			continue
+		case errors.As(err, &garbage):
+		case errors.Is(err, os.ErrDeadlineExceeded) && began && ctx.Err() == nil:
+			within(ctx, c, s.signalTime)
+			garbage = errGarbage(fmt.Sprintf("did not end within %v", s.signalTime))
+		default: // io.EOF: it has what it wanted
+			return
+		}
+		s.log.Warn("signals: garbage", "reason", garbage)
+		c.Write(Answer(badSignal(garbage.Error())))
+		linger(c)
+		return
+	}
+}
+
+// within is a deadline that does not undo the one at ctx's end.
+func within(ctx context.Context, c net.Conn, d time.Duration) {
+	c.SetDeadline(time.Now().Add(d))
+	if ctx.Err() != nil {
+		c.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+// linger lets the other end read the answer: closed with bytes unread, the
+// connection would be reset.
+func linger(c net.Conn) {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		w.CloseWrite()
+	}
+	c.SetReadDeadline(time.Now().Add(lingerTime))
+	io.CopyN(io.Discard, c, 1<<20)
+}
+
+// listenUnix listens at path, in place of a socket that nobody listens on. Close
+// removes it.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode()&fs.ModeSocket == 0:
+		return nil, errors.New("there is a file that is no socket; name another path, or remove it")
+	default:
+		d := net.Dialer{Timeout: signalTime}
+		c, err := d.DialContext(ctx, "unix", path)
+		if err == nil {
+			c.Close()
+			return nil, errors.New("another program listens there, perhaps another agent; stop it, or name another path")
+		}
+		if !errors.Is(err, errNobody) {
+			return nil, fmt.Errorf("there is a socket, and whether it is in use cannot be seen: %w", err)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove the socket that nobody listens on: %w", err)
+		}
+	}
+	lc := net.ListenConfig{Control: modeBeforeBind}
+	ln, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	u := &unixListener{UnixListener: ln.(*net.UnixListener), path: path}
+	u.SetUnlinkOnClose(false) // Close knows better whose it is
+	if err := os.Chmod(path, socketMode); err != nil {
+		u.Close()
+		return nil, err
+	}
+	u.info, _ = os.Lstat(path)
+	return u, nil
+}
+
+// unixListener removes its socket.
+type unixListener struct {
+	*net.UnixListener
+	path string
+	info fs.FileInfo
+	once sync.Once
+}
+
+func (l *unixListener) Close() error {
+	l.once.Do(func() {
+		// While it listens nobody takes the path for a dead one, so what is there is
+		// ours, unless somebody removed it by hand.
+		if info, err := os.Lstat(l.path); err == nil && (l.info == nil || os.SameFile(info, l.info)) {
+			os.Remove(l.path)
+		}
+	})
+	return l.UnixListener.Close()
+}

@@ -1,0 +1,9 @@
+package hub
+
+import (
+	"testing"
+
+	"websocketbridge/test/netfault"
+)
+
+func TestMain(m *testing.M) { netfault.Main(m) }
