@@ -31,6 +31,7 @@ type demo struct {
 	out  io.Writer
 	once bool
 	log  *slog.Logger
+	hub  hubMode
 
 	// What tests break.
 	faults   fake.Faults
@@ -60,8 +61,8 @@ func (d *demo) run(told context.Context) error {
 		return err
 	}
 	start("web server", func(ctx context.Context) error { return d.serveWeb(ctx, web) })
-	hub := fake.New(fake.Config{})
-	if err := hub.SetFaults(d.faults); err != nil {
+	hub, err := d.makeHub(start)
+	if err != nil {
 		return err
 	}
 	targets, err := deviceagent.ParseTargets([]string{"echo"})
@@ -72,7 +73,7 @@ func (d *demo) run(told context.Context) error {
 		return err
 	}
 	agent, err := deviceagent.New(deviceagent.Config{
-		DeviceID: device, Source: &timedSource{hub.Source(device), tl}, RelayHosts: []string{"127.0.0.1"},
+		DeviceID: device, Source: &timedSource{hub.source, tl}, RelayHosts: []string{"127.0.0.1"},
 		Targets: targets, Logger: d.log.With("part", "agent"),
 	})
 	if err != nil {
@@ -95,14 +96,14 @@ func (d *demo) run(told context.Context) error {
 	}
 	relayURL := "ws://" + public.Addr().String()
 	node, err := relay.New(relay.Config{
-		PublicURL: relayURL, Signaler: &timedSignaler{hub, tl}, Keys: ring, Auth: keys,
+		PublicURL: relayURL, Signaler: &timedSignaler{hub, tl, d.hub.via()}, Keys: ring, Auth: keys,
 		Drain: -1, DialBack: d.dialBack, Logger: d.log.With("part", "relay"),
 	})
 	if err != nil {
 		return err
 	}
 	start("relay", func(ctx context.Context) error { return node.Run(ctx, &timedListener{public, tl}, nil) })
-	if err := hub.WaitOnline(ctx, device); err != nil {
+	if err := hub.online(ctx, device); err != nil {
 		return ended(told, ctx, err)
 	}
 
@@ -146,6 +147,7 @@ func (d *demo) run(told context.Context) error {
 		return nil
 	}
 	fmt.Fprintf(d.out, next, page, relayURL, key, device, device, device)
+	fmt.Fprint(d.out, hub.more)
 	<-ctx.Done()
 	return ended(told, ctx, nil)
 }

@@ -35,6 +35,8 @@ from the device through the relay. It needs nothing and leaves nothing behind.
   go run ./test/quickstart         stays up until Ctrl-C, to be played with
   go run ./test/quickstart -once   ends after the page, with exit code 0 if it came
   go run ./test/quickstart -v      also shows the logs of the relay and the agent
+  go run ./test/quickstart -hub    the signal takes the way it takes with Azure IoT Hub: AMQP and
+                                   MQTT with keys and TLS, to a hub emulated here; -hub=method: HTTPS
 `
 
 func run(ctx context.Context, args []string, out, logTo io.Writer) error {
@@ -42,6 +44,8 @@ func run(ctx context.Context, args []string, out, logTo io.Writer) error {
 	flags.SetOutput(io.Discard) // main prints the error
 	once := flags.Bool("once", false, "")
 	verbose := flags.Bool("v", false, "")
+	var hub hubMode
+	flags.Var(&hub, "hub", "")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -53,7 +57,7 @@ func run(ctx context.Context, args []string, out, logTo io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%w\n\n%s", err, usage)
 	}
-	d := demo{out: out, once: *once, log: slog.New(slog.DiscardHandler)}
+	d := demo{out: out, hub: hub, once: *once, log: slog.New(slog.DiscardHandler)}
 	if *verbose {
 		d.log = slog.New(slog.NewTextHandler(logTo, nil))
 	}

@@ -53,11 +53,12 @@ func (t *timeline) String() string {
 
 type timedSignaler struct {
 	signaler.Signaler
-	tl *timeline
+	tl  *timeline
+	via string
 }
 
 func (s *timedSignaler) Signal(ctx context.Context, sig *signaler.Signal) error {
-	s.tl.mark("relay", "hands the hub a signal for "+sig.DeviceID+", with the address to dial back")
+	s.tl.mark("relay", "hands the hub a signal for "+sig.DeviceID+", with the address to dial back"+s.via)
 	return s.Signaler.Signal(ctx, sig)
 }
 

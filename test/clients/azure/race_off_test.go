@@ -1,0 +1,5 @@
+//go:build clients && !race
+
+package azure
+
+const race = false

@@ -1,0 +1,69 @@
+//go:build clients
+
+package azure
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"websocketbridge/test/emulator"
+)
+
+// quick is a hub as it comes, but for the 15 s between batches of feedback.
+func quick() emulator.Config { return emulator.Config{FeedbackEvery: 200 * time.Millisecond} }
+
+// faults parses what the emulator's command takes with --faults.
+func faults(t *testing.T, s string) emulator.Faults {
+	t.Helper()
+	f, err := emulator.ParseFaults([]byte(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestSDK(t *testing.T) {
+	h := newHub(t, quick())
+	w := h.world(t)
+	for _, run := range []string{
+		"c2d Mqtt Amqp", "c2d MqttWs AmqpWs", "feedback Amqp", "feedback AmqpWs", "methods Mqtt", "methods MqttWs",
+		"c2d Amqp Amqp", "c2d AmqpWs AmqpWs", "methods Amqp", "events AmqpWs", "twin Amqp", "takeover Amqp", "access Amqp Amqp",
+		"registry", "twin Mqtt", "events Mqtt", "events MqttWs", "takeover Mqtt", "access Mqtt Amqp", "access MqttWs AmqpWs",
+	} {
+		t.Run(run, func(t *testing.T) {
+			words := strings.Fields(run)
+			subject(t, w, h.caFile, words[0], words[1:]...)
+		})
+	}
+}
+
+// TestSDKOddHub is the same with a hub that does what hubs have been seen to do:
+// Gateway v2 leaves next-incoming-id out of FLOW, methods come with QoS 1, the
+// sender's properties come first, and errors have the old form.
+func TestSDKOddHub(t *testing.T) {
+	cfg := quick()
+	cfg.Faults = faults(t, `{"errorForm":"old","amqp":{"flowWithoutNextIncomingId":true,"sasl":"refused"},"mqtt":{"methodQoS":1,"propertiesFirst":true}}`)
+	h := newHub(t, cfg)
+	w := h.world(t)
+	for _, run := range []string{"c2d Mqtt Amqp", "feedback AmqpWs", "methods Mqtt"} {
+		t.Run(run, func(t *testing.T) {
+			words := strings.Fields(run)
+			subject(t, w, h.caFile, words[0], words[1:]...)
+		})
+	}
+}
+
+// TestSDKThrottled: a hub that keeps to its rates, and lets nothing wait.
+func TestSDKThrottled(t *testing.T) {
+	cfg := quick()
+	cfg.Throttle, cfg.ThrottleBurst, cfg.ThrottleQueue = true, -1, -1
+	h := newHub(t, cfg)
+	subject(t, h.world(t), h.caFile, "throttled")
+}
+
+// TestSDKFaults: what the SDKs call a hub's errors, and how they get over them.
+func TestSDKFaults(t *testing.T) {
+	h := newHub(t, quick())
+	subject(t, h.world(t), h.caFile, "faults")
+}

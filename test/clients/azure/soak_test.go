@@ -1,0 +1,130 @@
+//go:build clients
+
+package azure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"websocketbridge/test/emulator"
+)
+
+// TestNeighbour is why the agent has an identity of its own: a program with the
+// official SDK holds the device's, and works on it without a pause, while our
+// agent next to it, as a module, bridges and bridges. Neither may cost the other
+// its connection, and nothing may get lost.
+func TestNeighbour(t *testing.T) {
+	length := 20 * time.Second
+	if s := os.Getenv("SOAK"); s != "" {
+		var err error
+		if length, err = time.ParseDuration(s); err != nil {
+			t.Fatalf("SOAK: %v", err)
+		}
+	}
+	const id, module = "pump-7", "bridge"
+	h := newHub(t, quick())
+	identities := h.device(t, id, module)
+	relay := startRelay(t, h, "method", "RELAY_HUB_MODULE="+module)
+	start(t, environ(
+		"AGENT_SIGNALS=hub", "AGENT_HUB_CONNECTION_STRING="+identities[1], "AGENT_HUB_ADDR="+h.MQTTAddr(), "AGENT_CA_FILE="+h.caFile,
+		"AGENT_RELAY_HOSTS="+hubAddress, "AGENT_TARGETS=echo", "AGENT_LOG_FORMAT=json",
+	), "", filepath.Join(bin, "deviceagent"))
+	neighbour := startScript(t, h, "neighbour.mjs", "DEVICE="+identities[0], "SERVICE="+h.ServiceConnectionString("service"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := h.WaitListening(ctx, id, module, emulator.ListenMethods); err != nil {
+		t.Fatal(err)
+	}
+
+	// Three at a time, one after another.
+	stop := time.Now().Add(length)
+	var (
+		mu      sync.Mutex // guards the two below
+		bridges int
+		errs    []error
+		wg      sync.WaitGroup
+	)
+	for worker := range 3 {
+		wg.Go(func() {
+			random := rand.NewChaCha8([32]byte{byte(worker)})
+			for time.Now().Before(stop) {
+				err := bridgeOnce(relay, id, random)
+				mu.Lock()
+				bridges++
+				if err != nil {
+					errs = append(errs, fmt.Errorf("bridge %d: %w", bridges, err))
+				}
+				tooMany := len(errs) > 10
+				mu.Unlock()
+				if tooMany {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	neighbour.in.Close()
+	done := neighbour.wait(t, "done", 1)
+	for _, w := range neighbour.heard("wrong") {
+		t.Errorf("the neighbour: %s: %s", w.What, w.Error)
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Errorf("of %d bridges: %v", bridges, err)
+	}
+	t.Logf("%d bridges in %v, next to %d messages, %d methods and %d events", bridges, length, done.Messages, done.Methods, done.Events)
+	if least := int(length / time.Second); bridges < least || done.Messages < least || done.Methods < least || done.Events < least {
+		t.Errorf("less than one of each a second")
+	}
+	s := h.Stats()
+	for _, who := range []string{id, id + "/" + module} {
+		if n := s.Connects[who]; n != 1 {
+			t.Errorf("%s connected %d times", who, n)
+		}
+	}
+	if s.Takeovers != 0 || s.ConnectsRefused != 0 || s.MessagesRequeued != 0 || s.AnswersLate != 0 {
+		t.Errorf("the hub counts %+v", s)
+	}
+	if s.Events != done.Events {
+		t.Errorf("the hub has %d events, the neighbour sent %d", s.Events, done.Events)
+	}
+}
+
+// bridgeOnce has some bytes echoed by the agent, in raw mode: it makes one stream
+// of them.
+func bridgeOnce(relay, device string, random io.Reader) error {
+	c, err := connect(relay, device, url.Values{"target": {"echo"}})
+	if err != nil {
+		return err
+	}
+	defer c.CloseNow()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	sent := make([]byte, 20_000)
+	io.ReadFull(random, sent) // never fails
+	if err := c.Write(ctx, websocket.MessageBinary, sent); err != nil {
+		return err
+	}
+	var got []byte
+	for len(got) < len(sent) {
+		_, part, err := c.Read(ctx)
+		if err != nil {
+			return fmt.Errorf("after %d bytes of %d: %w", len(got), len(sent), err)
+		}
+		got = append(got, part...)
+	}
+	if string(got) != string(sent) {
+		return errors.New("other bytes came back")
+	}
+	return c.Close(websocket.StatusNormalClosure, "")
+}

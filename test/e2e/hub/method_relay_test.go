@@ -1,0 +1,190 @@
+package hub_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"websocketbridge/deviceagent"
+	"websocketbridge/deviceagent/hub"
+	"websocketbridge/relay/client"
+	"websocketbridge/relay/wire"
+	"websocketbridge/test/emulator"
+	"websocketbridge/test/netfault"
+)
+
+// buildRelay builds the program once.
+var buildRelay = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "relay")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.Command("go", "build", "-o", dir, "./relay/cmd/relay")
+	cmd.Dir = filepath.Join("..", "..", "..")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, out)
+	}
+	return os.ReadFile(filepath.Join(dir, "relay"))
+})
+
+// relayLog is what a relay has printed so far.
+type relayLog struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (l *relayLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *relayLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *relayLog) wait(t *testing.T, re string) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), townPatience)
+	defer cancel()
+	for ctx.Err() == nil {
+		if m := regexp.MustCompile(re).FindStringSubmatch(l.String()); m != nil {
+			return m
+		}
+		tick(ctx)
+	}
+	t.Fatalf("no %q in the log:\n%s", re, l)
+	return nil
+}
+
+// relayProcess runs the program with a hub's settings until the test ends, and returns
+// its URL. No secret may be in what it prints.
+func (r *methodRig) relayProcess(t *testing.T, env ...string) (url string, log *relayLog) {
+	t.Helper()
+	program, err := buildRelay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := map[string][]byte{"relay": program, "ca.pem": r.hub.CAPEM(), "hub": []byte(r.hub.ServiceConnectionString("service") + "\n")}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log = new(relayLog)
+	cmd := exec.Command(filepath.Join(dir, "relay"))
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(env, "RELAY_LISTEN=127.0.0.1:0", "RELAY_ADMIN_LISTEN=", "RELAY_AUTH=none", "RELAY_PLAIN=true", "RELAY_LOG_LEVEL=debug",
+		"RELAY_HUB_CONNECTION_STRING_FILE="+filepath.Join(dir, "hub"), "RELAY_HUB_CA_FILE="+filepath.Join(dir, "ca.pem"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("the relay: %v", err)
+			}
+		case <-time.After(townPatience):
+			cmd.Process.Kill()
+			t.Error("the relay does not stop")
+		}
+		if m := regexp.MustCompile(`SharedAccess\w*|bridgeToken|sig=`).FindString(log.String()); m != "" {
+			t.Errorf("%s is in the log", m)
+		}
+		if t.Failed() {
+			t.Logf("the relay said:\n%s", log)
+		}
+	})
+	return log.wait(t, `msg="relay listens".* url=(\S+) signaler=\w+ hub=\S+`)[1], log
+}
+
+// bridgeAgent runs an agent with the target echo.
+func (r *methodRig) bridgeAgent(t *testing.T, device, module string) {
+	t.Helper()
+	text, err := r.hub.DeviceConnectionString(device)
+	if module != "" {
+		text, err = r.hub.ModuleConnectionString(device, module)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := hub.FromConnectionString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Addr, cfg.TLS, cfg.Proxy = r.hub.MQTTAddr(), r.tls, netfault.NoProxy
+	src, err := hub.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets, err := deviceagent.ParseTargets([]string{"echo"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := deviceagent.New(deviceagent.Config{DeviceID: device, Source: src, RelayHosts: []string{"127.0.0.1"}, Targets: targets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runUntilEnd(t, a.Run)
+	r.listening(t, device, module, emulator.ListenMethods)
+}
+
+// The program reaches devices in each way that its settings name, and says what the
+// hub says where it does not.
+func TestRelayProcess(t *testing.T) {
+	r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{
+		{ID: "pump-7"}, {ID: "pump-8", Modules: []emulator.Module{{ID: "bridge"}}}, {ID: "off", Modules: []emulator.Module{{ID: "bridge"}}},
+	}})
+	r.bridgeAgent(t, "pump-7", "")
+	r.bridgeAgent(t, "pump-8", "bridge")
+	amqp, https := "RELAY_HUB_AMQP_ADDR="+r.hub.AMQPAddr(), "RELAY_HUB_HTTPS_ADDR="+r.hub.HTTPSAddr()
+	for _, tt := range []struct {
+		name   string
+		env    []string
+		device string
+		off    wire.Code // of a device that is off
+	}{
+		{"c2d", []string{amqp}, "pump-7", wire.DialBackTimeout},
+		{"c2d over WebSocket", []string{"RELAY_HUB_AMQP_ADDR=" + r.hub.HTTPSAddr(), "RELAY_HUB_WEBSOCKET=true", "RELAY_HUB_FEEDBACK=true"}, "pump-7", wire.DialBackTimeout},
+		{"method", []string{https}, "pump-7", wire.DeviceOffline},
+		{"method in a module", []string{https, "RELAY_HUB_MODULE=bridge"}, "pump-8", wire.DeviceOffline},
+		{"auto", []string{amqp, https}, "pump-7", wire.DialBackTimeout},
+		{"auto in a module", []string{amqp, https, "RELAY_HUB_MODULE=bridge"}, "pump-8", wire.DialBackTimeout},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			via, _, _ := strings.Cut(tt.name, " ")
+			url, _ := r.relayProcess(t, append(tt.env, "RELAY_SIGNALER="+via, "RELAY_DIAL_BACK=5s")...)
+			ctx, cancel := context.WithTimeout(t.Context(), townPatience)
+			defer cancel()
+			s, err := client.Dial(ctx, client.Config{URL: url}, client.Request{Device: tt.device, Targets: []string{"echo"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			for device, want := range map[string]wire.Code{"off": tt.off, "none": wire.DeviceNotFound} {
+				_, err := client.Dial(ctx, client.Config{URL: url}, client.Request{Device: device, Targets: []string{"echo"}})
+				if e := (*client.Error)(nil); !errors.As(err, &e) || e.Code != want {
+					t.Errorf("%s: got %v, want %s", device, err, want)
+				}
+			}
+		})
+	}
+}
