@@ -77,7 +77,7 @@ var foreign = map[string][]string{
 	"github.com/kelseyhightower/envconfig": {"relay/settings"},
 	"github.com/spf13/cobra":               {"relay/cmd/relay", "relay/cmd/bridge"},
 	"golang.org/x/crypto/chacha20poly1305": {"relay/token"},
-	"golang.org/x/net/proxy":               {"relay/ws"},
+	"golang.org/x/net/proxy":               {"relay/ws", "signaler/c2d"},
 	"golang.org/x/sys":                     {"deviceagent/handoff"},
 	"golang.org/x/term":                    {"relay/cmd/relay", "relay/cmd/bridge"},
 	"golang.org/x/time/rate":               {"signaler/method"},

@@ -37,15 +37,7 @@ type connection struct {
 
 	mu      sync.Mutex // guards what follows
 	useful  bool       // it took a message
-	sending uint16     // the channel of session
-	isSet   bool       // sending is
-	early   []ending   // what ended before it was
-}
-
-type ending struct {
-	code    byte
-	channel uint16
-	err     *amqp.Error
+	sending int        // the channel of session; negative: not known yet
 }
 
 var (
@@ -81,7 +73,7 @@ func (s *Signaler) open(ctx context.Context) (c *connection, tok credential.Toke
 }
 
 func newConnection() *connection {
-	return &connection{sends: make(chan struct{}, maxSends), born: time.Now()}
+	return &connection{sends: make(chan struct{}, maxSends), born: time.Now(), sending: -1}
 }
 
 // attach does everything that comes after the dial.
@@ -126,35 +118,23 @@ func (c *connection) put(ctx context.Context, tok credential.Token) error {
 	return c.tokens.put(ctx, tok, &c.crew)
 }
 
-// ended is told by the reader what the hub ended. go-amqp says so only to whoever
-// sends next.
+// ended is told by the reader what the hub ended, of which go-amqp tells only
+// whoever sends next. It drops the connection if it cannot send any more. Links of
+// tokens and of feedback are renewed by those who use them.
 func (c *connection) ended(code byte, channel uint16, err *amqp.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.isSet && code != codeClose {
-		c.early = append(c.early, ending{code, channel, err})
-		return
+	if code == codeClose || int(channel) == c.sending {
+		c.shim.finish(linkError(err))
 	}
-	c.judge(ending{code, channel, err})
 }
 
-// watch says on which channel messages are sent.
+// watch says on which channel messages are sent. What the hub ended before, the
+// attach will find out.
 func (c *connection) watch(channel uint16) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sending, c.isSet = channel, true
-	for _, e := range c.early {
-		c.judge(e)
-	}
-	c.early = nil
-}
-
-// judge drops the connection if it cannot send any more. Links of tokens and of
-// feedback are renewed by those who use them. The caller holds mu.
-func (c *connection) judge(e ending) {
-	if e.code == codeClose || e.channel == c.sending {
-		c.shim.finish(linkError(e.err))
-	}
+	c.sending = int(channel)
 }
 
 // lost is closed when the connection is over.

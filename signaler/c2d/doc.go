@@ -64,6 +64,8 @@
 //	a message        sent at most 4 times: again if the connection broke before the
 //	                 outcome, or after up to 1 s if the hub failed by itself (timeout,
 //	                 internal-error, detach-forced, released, modified)
+//	a full queue     after 0.1..0.2 s, 0.2..0.4 s … up to 3 s in all: many signals at once to
+//	                 one device fill it, and the device empties it
 //
 // # Limits
 //

@@ -19,12 +19,13 @@ type row struct {
 	// again: the hub did not take the message for a reason that passes, so that the
 	// same signal may succeed in a moment.
 	again bool
+	full  bool // the device's queue is full, which may pass in a moment
 }
 
 var conditions = map[amqp.ErrCond]row{
 	"amqp:not-found":                           {is: signaler.ErrDeviceNotFound},
 	"amqp:unauthorized-access":                 {is: signaler.ErrUnauthorized, say: "it needs the right ServiceConnect, or the role's action cloudToDeviceMessages/send"},
-	"amqp:resource-limit-exceeded":             {is: signaler.ErrThrottled, say: "the device's queue is full; is it connected, does it take its messages?"},
+	"amqp:resource-limit-exceeded":             {is: signaler.ErrThrottled, full: true, say: "the device's queue is full; is it connected, does it take its messages?"},
 	"com.microsoft:device-container-throttled": {is: signaler.ErrThrottled},
 	"com.microsoft:quota-exceeded":             {is: signaler.ErrThrottled, say: "the hub's messages of the day are used up; the count starts anew at midnight UTC"},
 	"amqp:link:message-size-exceeded":          {is: signaler.ErrTooBig},
@@ -87,8 +88,8 @@ func linkError(e *amqp.Error) *hubError {
 	switch {
 	case errors.Is(h.is, signaler.ErrDeviceNotFound), errors.Is(h.is, signaler.ErrTooBig):
 		h.row = row{is: signaler.ErrUnavailable}
-	case e.Condition == "amqp:resource-limit-exceeded":
-		h.say = ""
+	case h.full:
+		h.full, h.say = false, ""
 	}
 	return h
 }

@@ -438,6 +438,34 @@ func TestHubFailsByItself(t *testing.T) {
 	}
 }
 
+// TestFullQueue: a device that takes its messages makes room; for one that does not
+// the answer comes soon.
+func TestFullQueue(t *testing.T) {
+	for full, want := range map[int]error{3: nil, 1000: signaler.ErrThrottled} {
+		sent := 0
+		bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+			h.set(func() *peer {
+				return &peer{transfer: func(p *peer, hub uint16, id uint32) {
+					if sent++; sent <= full {
+						p.settle(hub, id, rejected("amqp:resource-limit-exceeded", ""))
+					} else {
+						p.settle(hub, id, []byte{0, 0x53, codeAccepted, 0x45})
+					}
+				}}
+			})
+			h.cut0()
+			began := time.Now()
+			err := signal(t, s)
+			if took := time.Since(began); !errors.Is(err, want) || took < 300*time.Millisecond || took > fullWait+time.Second {
+				t.Errorf("full %d times: got %v after %v", full, err, took)
+			}
+			if sent > 10 {
+				t.Errorf("it was sent %d times", sent)
+			}
+		})
+	}
+}
+
 // TestFlapping: a hub that lets us in and then throws us out is not dialled in a
 // circle, and does not fill the log.
 func TestFlapping(t *testing.T) {

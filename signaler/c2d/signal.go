@@ -24,6 +24,11 @@ const (
 	attempts = 4
 	// again is up to how long to wait before a hub that failed by itself is asked again.
 	again = time.Second
+	// fullWait is how long a signal waits for room in the device's queue: a connected
+	// device empties it in a moment, and for another the answer is not to be late.
+	fullWait = 3 * time.Second
+	// fullFirst is up to how long it waits the first time; then twice as long, and so on.
+	fullFirst = 200 * time.Millisecond
 )
 
 // Signal implements signaler.Signaler. nil means that the hub queued the message.
@@ -52,7 +57,8 @@ func (s *Signaler) signal(ctx context.Context, sig *signaler.Signal) error {
 	if expires.IsZero() {
 		expires = time.Now().Add(s.cfg.MessageLife)
 	}
-	for attempt := 1; ; attempt++ {
+	full := time.Now().Add(fullWait)
+	for attempt, tries := 1, 0; ; attempt++ {
 		c, err := s.connected(ctx)
 		if err != nil {
 			return err
@@ -70,6 +76,16 @@ func (s *Signaler) signal(ctx context.Context, sig *signaler.Signal) error {
 		case no != nil && no.is == signaler.ErrUnauthorized:
 			poke(s.renew)
 			return no
+		case no != nil && no.full:
+			d := fullFirst << tries / 2
+			if d += rand.N(d); time.Now().Add(d).After(full) {
+				return no
+			}
+			if err := pause(ctx, d); err != nil {
+				return fmt.Errorf("%w: %w", no, err)
+			}
+			tries++
+			attempt-- // the hub and the connection are well
 		case no != nil && (!no.again || attempt == attempts):
 			return no
 		case attempt == attempts:

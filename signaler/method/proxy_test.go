@@ -20,7 +20,7 @@ import (
 func TestProxy(t *testing.T) {
 	var mu sync.Mutex
 	var asked []string
-	var tunnels sync.WaitGroup
+	ended := make(chan struct{}, 2) // of the one tunnel, each way
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		asked = append(asked, r.Method+" "+r.Host+" "+r.Header.Get("Proxy-Authorization"))
@@ -30,16 +30,17 @@ func TestProxy(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		w.WriteHeader(200)
 		near, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		tunnels.Go(func() { io.Copy(far, near); far.Close() })
-		tunnels.Go(func() { io.Copy(near, far); near.Close() })
+		io.WriteString(near, "HTTP/1.1 200 OK\r\n\r\n")
+		for _, way := range [][2]net.Conn{{far, near}, {near, far}} {
+			go func() { io.Copy(way[0], way[1]); way[0].Close(); ended <- struct{}{} }()
+		}
 	}))
-	defer func() { proxy.Close(); tunnels.Wait() }()
+	defer proxy.Close()
 	u, _ := url.Parse(proxy.URL)
 	u.User = url.UserPassword("ops", "pa55word")
 	s := newStub(t, accept, func(c *method.Config) {
@@ -49,6 +50,8 @@ func TestProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.method.Close()
+	<-ended
+	<-ended
 	mu.Lock()
 	defer mu.Unlock()
 	if want := "CONNECT " + s.Listener.Addr().String() + " Basic b3BzOnBhNTV3b3Jk"; len(asked) != 1 || asked[0] != want {

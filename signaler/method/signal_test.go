@@ -162,13 +162,6 @@ func TestReconnects(t *testing.T) {
 		}, nil)
 		check(t, s.method.Signal(t.Context(), newSignal("pump-7")), signaler.ErrRefused)
 	})
-	t.Run("no time", func(t *testing.T) {
-		s := newStub(t, func(w http.ResponseWriter, _ *http.Request) { hubSays(w, "new", 404, 404103, "DeviceNotOnline", "") }, nil)
-		check(t, s.method.Signal(withTimeout(t, 500*time.Millisecond), newSignal("pump-7")), signaler.ErrDeviceOffline)
-		if n := s.calls.Load(); n != 1 {
-			t.Errorf("%d calls", n)
-		}
-	})
 }
 
 func TestTokens(t *testing.T) {

@@ -69,6 +69,12 @@ func TestSecondTry(t *testing.T) {
 			t.Errorf("%d calls", n)
 		}
 	})
+	inBubble(t, offline, nil, func(t *testing.T, s *stub) { // no time for a second
+		check(t, s.method.Signal(withTimeout(t, 500*time.Millisecond), newSignal("pump-7")), signaler.ErrDeviceOffline)
+		if n := s.calls.Load(); n != 1 {
+			t.Errorf("%d calls", n)
+		}
+	})
 	left := errors.New("requester left")
 	inBubble(t, offline, nil, func(t *testing.T, s *stub) {
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -18,7 +18,7 @@ type amqpDevice struct {
 	// Hub.mu guards what follows.
 	messages *amqp.Sender // nil: not attached
 	methods  *amqp.Sender
-	calls    map[amqp.UUID]string // rids of methods, by correlation-id
+	calls    map[string]string // rids of methods, by correlation-id
 }
 
 // device returns the identity's, and takes the identity over if it is new here.
@@ -33,7 +33,7 @@ func (ac *amqpConn) device(id identity) (*amqpDevice, *hubError) {
 	if d != nil {
 		return d, nil
 	}
-	d = &amqpDevice{ac: ac, id: id, calls: make(map[amqp.UUID]string)}
+	d = &amqpDevice{ac: ac, id: id, calls: make(map[string]string)}
 	if d.at, err = ac.h.attach(id, d, expiry); err != nil {
 		return nil, err
 	}
@@ -141,12 +141,11 @@ func (in answersInlet) Deliver(m *amqp.Delivery) {
 	status, isInt := v.(int32)
 	rid := ""
 	if p := m.Message.Properties; p != nil {
-		if id, ok := p.CorrelationID.(amqp.UUID); ok {
-			h.mu.Lock()
-			rid = d.calls[id]
-			delete(d.calls, id)
-			h.mu.Unlock()
-		}
+		id, _ := idText(p.CorrelationID)
+		h.mu.Lock()
+		rid = d.calls[id]
+		delete(d.calls, id)
+		h.mu.Unlock()
 	}
 	if !isInt || !d.at.methodResult(rid, int(status), m.Message.Body()) {
 		m.Settle(amqp.Rejected{Err: amqpError(errArgument("The answer of a direct method needs an IoThub-status of type int, and JSON."))})
@@ -222,8 +221,9 @@ func (d *amqpDevice) invoke(rid, method string, payload []byte) bool {
 	if d.methods == nil {
 		return false
 	}
-	var id amqp.UUID
+	var id amqp.UUID // of version 4: the Node SDK's answer has it as text if it is of none
 	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	if len(payload) == 0 {
 		payload = []byte("null")
 	}
@@ -238,7 +238,7 @@ func (d *amqpDevice) invoke(rid, method string, payload []byte) bool {
 	if len(d.calls) >= maxAMQPCalls { // of those that were never answered
 		clear(d.calls)
 	}
-	d.calls[id] = rid
+	d.calls[id.String()] = rid
 	return true
 }
 

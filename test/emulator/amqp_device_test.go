@@ -88,6 +88,11 @@ func TestAMQPDeviceMethods(t *testing.T) {
 				}
 				a := client.NewMessage([]byte(`{"b":2}`))
 				a.Properties = &client.MessageProperties{CorrelationID: m.Properties.CorrelationID}
+				if uuid, ok := m.Properties.CorrelationID.(client.UUID); !ok || uuid[6]>>4 != 4 {
+					t.Errorf("got correlation-id %v", m.Properties.CorrelationID)
+				} else if tt.id.Module != "" {
+					a.Properties.CorrelationID = uuid.String() // is as good
+				}
 				a.ApplicationProperties = map[string]any{"IoThub-status": int32(207)}
 				if err := out.Send(l.ctx, a); err != nil {
 					t.Error(err)

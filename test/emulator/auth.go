@@ -61,6 +61,9 @@ func (h *Hub) covers(t sas.Token, id identity) bool {
 	if err != nil {
 		return false
 	}
+	if again, err := url.PathUnescape(sr); err == nil && h.cfg.EscapedTwice && !strings.Contains(sr, "/") {
+		t.Resource, sr = sr, again
+	}
 	host, _, _ := strings.Cut(sr, "/")
 	return h.hostIs(host) && t.Covers(h.resource(host, id))
 }

@@ -156,6 +156,60 @@ func TestCheckCertificate(t *testing.T) {
 	}
 }
 
+// amenzhinsky/iothub escapes a module's resource before it signs, and escapes then.
+func TestEscapedTwice(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		h, err := newHub(Config{EscapedTwice: allowed, Devices: []Device{{ID: "d", Modules: []Module{{ID: "m"}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := h.devices["d"].modules["m"].primary
+		for resource, want := range map[string]bool{
+			"localhost%2Fdevices%2Fd%2Fmodules%2Fm": allowed, "localhost%2Fdevices%2Fd%2Fmodules%2Fx": false, "localhost/devices/d/modules/m": true,
+		} {
+			token, err := sas.Sign(resource, "", key, time.Now().Add(time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.checkDevice(mod, token, nil); (err == nil) != want {
+				t.Errorf("EscapedTwice %t, %s: %v", allowed, resource, err)
+			}
+		}
+	}
+}
+
+func TestPutKeepsKeys(t *testing.T) {
+	h, err := newHub(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(d Device) Device {
+		t.Helper()
+		d, err := h.PutDevice(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	first := put(Device{ID: "d", Modules: []Module{{ID: "m"}}})
+	again := put(Device{ID: "d", Disabled: true, Modules: []Module{{ID: "m"}}})
+	if again.PrimaryKey != first.PrimaryKey || again.SecondaryKey != first.SecondaryKey || again.Modules[0].PrimaryKey != first.Modules[0].PrimaryKey {
+		t.Error("keys that were not given have changed")
+	}
+	key := newKey()
+	rotated := put(Device{ID: "d", PrimaryKey: key})
+	if rotated.PrimaryKey != key || rotated.SecondaryKey != first.SecondaryKey || len(h.devices["d"].modules) != 1 {
+		t.Error("the second key or the module has changed")
+	}
+	put(Device{ID: "d", CertificateAuthority: true})
+	if kept := put(Device{ID: "d"}); kept.PrimaryKey != "" || h.devices["d"].auth != authCA {
+		t.Error("the certificate authority is gone")
+	}
+	if back := put(Device{ID: "d", PrimaryKey: key}); back.PrimaryKey != key || !goodKey(back.SecondaryKey) || h.devices["d"].auth != authSAS {
+		t.Error("keys do not come back")
+	}
+}
+
 func TestIdentitiesChecked(t *testing.T) {
 	for _, d := range []Device{
 		{}, {ID: "a/b"}, {ID: "ä"}, {ID: strings.Repeat("x", 129)}, {ID: "d", PrimaryKey: "?"}, {ID: "d", Thumbprints: []string{"abc"}},

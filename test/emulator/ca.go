@@ -65,7 +65,7 @@ func (a *authority) serverCertificate(names ...string) (tls.Certificate, error) 
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: names[0]},
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "IoT Hub emulator"}, // a host name may be too long for it
 		NotBefore: now.Add(-time.Hour), NotAfter: a.cert.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}

@@ -43,6 +43,7 @@ type Config struct {
 	TokenGrace         time.Duration // a connection lives on after its token expired; 0: 10 min, negative: not at all
 	ModuleMessages     bool          // modules take cloud-to-device messages too, which IoT Hub does not support
 	MaxMethodsInFlight int           // calls at once to one device or module; 0: no limit, since IoT Hub's is not known
+	EscapedTwice       bool          // tokens are good whose resource was escaped twice, as amenzhinsky/iothub does for modules; whether IoT Hub takes them is not known
 	ConnectionStateLag time.Duration // REST shows a connectionState that is this old; 0: none
 
 	// Bearer checks a token of Entra ID, without "Bearer ". It returns when the

@@ -18,14 +18,14 @@ func TestMain(m *testing.M) { netfault.Main(m) }
 type coreLink struct {
 	mu       sync.Mutex
 	window   int // messages that it takes; negative: none
-	got      []delivered
+	got      []delivery
 	invoked  chan invoked
 	desires  []string
 	closed   error
 	unlisten bool // invoke fails
 }
 
-type delivered struct {
+type delivery struct {
 	lock       uint64
 	id         string
 	sent, dels int
@@ -42,7 +42,7 @@ func (l *coreLink) deliver(lock uint64, m *c2dMessage) bool {
 		return false
 	}
 	l.window--
-	l.got = append(l.got, delivered{lock, m.ID, m.Sent, m.Deliveries})
+	l.got = append(l.got, delivery{lock, m.ID, m.Sent, m.Deliveries})
 	return true
 }
 
@@ -70,7 +70,7 @@ func (l *coreLink) close(cause error) {
 }
 
 // take returns what was delivered since the last take.
-func (l *coreLink) take() []delivered {
+func (l *coreLink) take() []delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := l.got

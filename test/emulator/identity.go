@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
@@ -106,24 +107,9 @@ func (c *credentials) fill() error {
 	return nil
 }
 
-func (d Device) credentials() (credentials, error) {
-	c, err := newCredentials(d.PrimaryKey, d.SecondaryKey, d.Thumbprints, d.CertificateAuthority)
-	return c, wrap(d.String(), err)
-}
-
-func (m Module) credentials() (credentials, error) {
-	c, err := newCredentials(m.PrimaryKey, m.SecondaryKey, m.Thumbprints, false)
-	return c, wrap(m.String(), err)
-}
-
-func wrap(what string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
-}
-
-func newCredentials(primary, secondary string, thumbprints []string, byCA bool) (c credentials, err error) {
+// newCredentials are those of a Device or Module. Of what is left out, what the
+// identity has stays; was may be nil.
+func newCredentials(was *record, primary, secondary string, thumbprints []string, byCA bool) (c credentials, err error) {
 	switch {
 	case (byCA || len(thumbprints) > 0) && primary+secondary != "" || byCA && len(thumbprints) > 0:
 		return c, errors.New("has more than one of keys, thumbprints and a certificate authority; IoT Hub takes one")
@@ -134,6 +120,9 @@ func newCredentials(primary, secondary string, thumbprints []string, byCA bool) 
 	case len(thumbprints) > 0:
 		c.auth = authSelf
 		copy(c.thumbprints[:], thumbprints)
+	case was != nil && (primary+secondary == "" || was.auth == authSAS):
+		c = was.credentials
+		c.primary, c.secondary = cmp.Or(primary, c.primary), cmp.Or(secondary, c.secondary)
 	default:
 		c.auth, c.primary, c.secondary = authSAS, primary, secondary
 	}

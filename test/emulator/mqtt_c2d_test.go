@@ -192,6 +192,7 @@ func TestMQTTSession(t *testing.T) {
 			t.Errorf("session %t, got %v", was, q)
 		} else {
 			p.ack(q.MessageID)
+			p.ping() // or the takeover may come before it
 		}
 		if _, err := l.h.invokeMethod(l.ctx, pump, methodRequest{Name: "Bridge", Respond: time.Minute}); err == nil || err.Code != 404103 {
 			t.Errorf("a call got %v, want 404103: only the subscription to messages stays", err)

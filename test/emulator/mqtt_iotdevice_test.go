@@ -109,8 +109,12 @@ func TestIotdevice(t *testing.T) {
 // Two clients of one device take it from each other for as long as both live.
 func TestIotdeviceTakeover(t *testing.T) {
 	h := runHub(t, Config{})
-	iotdeviceConnect(t, h, unordered)
-	iotdeviceConnect(t, h, unordered)
+	retry := func(o *paho.ClientOptions) { // the other may be back before the CONNACK
+		unordered(o)
+		o.SetConnectRetry(true).SetConnectRetryInterval(10 * time.Millisecond)
+	}
+	iotdeviceConnect(t, h, retry)
+	iotdeviceConnect(t, h, retry)
 	ctx := soon(t)
 	for h.Stats().Takeovers < 4 {
 		select {

@@ -86,23 +86,22 @@ func (h *Hub) enabled(id identity) (*record, *hubError) {
 	return r, err
 }
 
-// PutDevice makes a device, or replaces the credentials, the status and the given
-// modules of one that exists; it stays connected unless it is disabled. The
-// device is returned with the keys that the hub made.
+// PutDevice makes a device, or changes the status, the given credentials and the
+// given modules of one that exists; it stays connected unless it is disabled. The
+// device is returned with the keys that the hub made, or has.
 func (h *Hub) PutDevice(d Device) (Device, error) {
 	if !goodID(d.ID) {
 		return Device{}, fmt.Errorf("put device: %q is no device ID: 1 to 128 ASCII letters, digits and -.+%%_#*?!(),:=@$'", d.ID)
 	}
-	c, err := d.credentials()
-	if err != nil {
-		return Device{}, fmt.Errorf("put device: %w", err)
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	id := identity{Device: d.ID}
 	r := h.devices[d.ID]
+	c, err := newCredentials(r, d.PrimaryKey, d.SecondaryKey, d.Thumbprints, d.CertificateAuthority)
+	if err != nil {
+		return Device{}, fmt.Errorf("put %v: %w", d, err)
+	}
 	if r == nil {
-		r = h.create(id, c)
+		r = h.create(identity{Device: d.ID}, c)
 	} else {
 		r.credentials = c
 		r.touch()
@@ -119,8 +118,8 @@ func (h *Hub) PutDevice(d Device) (Device, error) {
 	return d, nil
 }
 
-// PutModule makes or replaces a module of a device that exists. A device has at
-// most 50.
+// PutModule makes a module of a device that exists, or changes its credentials. A
+// device has at most 50.
 func (h *Hub) PutModule(deviceID string, m Module) (Module, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -129,7 +128,10 @@ func (h *Hub) PutModule(deviceID string, m Module) (Module, error) {
 		return Module{}, fmt.Errorf("put module: there is no device %q", deviceID)
 	}
 	m, err := h.putModule(d, m)
-	return m, wrap("put module", err)
+	if err != nil {
+		return Module{}, fmt.Errorf("put module: %w", err)
+	}
+	return m, nil
 }
 
 // putModule is PutModule with mu held.
@@ -137,11 +139,12 @@ func (h *Hub) putModule(d *record, m Module) (Module, error) {
 	if !goodID(m.ID) {
 		return Module{}, fmt.Errorf("%q is no module ID", m.ID)
 	}
-	c, err := m.credentials()
+	r := d.modules[m.ID]
+	c, err := newCredentials(r, m.PrimaryKey, m.SecondaryKey, m.Thumbprints, false)
 	if err != nil {
-		return Module{}, err
+		return Module{}, fmt.Errorf("%v: %w", m, err)
 	}
-	if r := d.modules[m.ID]; r != nil {
+	if r != nil {
 		r.credentials = c
 		r.touch()
 	} else if len(d.modules) >= maxModules {

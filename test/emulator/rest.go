@@ -178,12 +178,12 @@ func (h *Hub) serveREST(w http.ResponseWriter, r *http.Request, rt *restRoute, i
 	}
 	fail := func(err *hubError) { h.answerError(w, form, err) }
 
-	body, err := readBody(w, r)
-	if err != nil {
-		fail(err)
+	if _, err := h.checkServiceToken(r.Header.Get("Authorization"), rt.need); err != nil {
+		fail(err) // before the body: strangers are to cost no memory
 		return
 	}
-	if _, err := h.checkServiceToken(r.Header.Get("Authorization"), rt.need); err != nil {
+	body, err := readBody(w, r)
+	if err != nil {
 		fail(err)
 		return
 	}

@@ -83,14 +83,13 @@ func TestWebSocketEnds(t *testing.T) {
 		t.Errorf("a text message: %v", err)
 	}
 
-	c, client = wsPair(t)
+	c, _ = wsPair(t)
 	c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	if _, err := c.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("deadline: %v", err)
 	}
-	_ = client
 
-	c, client = wsPair(t)
+	c, _ = wsPair(t)
 	c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	for range 1000 { // nobody reads
 		if _, err := c.Write(make([]byte, 1<<20)); err != nil {

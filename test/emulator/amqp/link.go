@@ -136,7 +136,7 @@ func (s *session) attach(p *attach) error {
 	answer := &attach{name: p.name, handle: p.handle, role: !p.role, sndSettleMode: &l.sndMode, rcvSettleMode: &l.rcvMode, source: p.source, target: p.target}
 	var self endpoint
 	var ask func() error
-	if p.role == roleSender {
+	if p.peerSends() {
 		r := newReceiver(l, p)
 		self = r
 		ask = func() (err error) { r.inlet, err = s.c.h.Receive(r); return err }
@@ -181,7 +181,7 @@ func (s *session) attach(p *attach) error {
 func (s *session) steal(p *attach) {
 	for _, l := range s.links {
 		_, isReceiver := l.(*Receiver)
-		if b := l.base(); b.name == p.name && isReceiver == (p.role == roleSender) && b.state == attached {
+		if b := l.base(); b.name == p.name && isReceiver == p.peerSends() && b.state == attached {
 			b.detach(errorf(CondStolen, "the link was attached anew"))
 		}
 	}

@@ -127,6 +127,9 @@ func (p *attach) list() List {
 		symbolsOrNull(p.offered), symbolsOrNull(p.desired), mapOrNull(p.properties)}
 }
 
+// peerSends says whether the end that attaches is the link's sender.
+func (p *attach) peerSends() bool { return !p.role }
+
 func readAttach(f *fields) performative {
 	return &attach{needed[string](f, "name"), needed[uint32](f, "handle"), needed[bool](f, "role"), optional[uint8](f, "snd-settle-mode"),
 		optional[uint8](f, "rcv-settle-mode"), value[any](f, "source"), value[any](f, "target"), value[any](f, "unsettled"),
@@ -200,6 +203,9 @@ func (*disposition) code() uint64 { return codeDisposition }
 func (p *disposition) list() List {
 	return List{p.role, p.first, pointed(p.last), orNull(p.settled), p.state, orNull(p.batchable)}
 }
+
+// bySender says whether it is about what its sender has sent, not received.
+func (p *disposition) bySender() bool { return !p.role }
 
 func readDisposition(f *fields) performative {
 	return &disposition{needed[bool](f, "role"), needed[uint32](f, "first"), optional[uint32](f, "last"), value[bool](f, "settled"),

@@ -196,7 +196,7 @@ func (s *session) disposition(p *disposition) error {
 	if p.last != nil {
 		last = *p.last
 	}
-	if p.role == roleSender {
+	if p.bySender() {
 		for _, id := range between(s.received, p.first, last) {
 			if p.settled {
 				s.received[id].settledByPeer()
