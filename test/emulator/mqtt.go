@@ -84,11 +84,7 @@ func (l *mqttLink) connect(c *mqtt.Conn, in mqtt.Connect) (code mqtt.Code, prese
 	if l.at, err = h.attach(id, l, expiry); err != nil {
 		return connectCode(err), false, err.String()
 	}
-	if in.Clean {
-		forgetSession(l.at.r)
-	} else if subs := savedSession(l.at.r); subs != nil {
-		l.subs, present = subs, true
-	} else {
+	if present = l.resume(); !present {
 		l.save()
 	}
 	return mqtt.Accepted, present, ""

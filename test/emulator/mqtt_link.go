@@ -3,6 +3,7 @@ package emulator
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -94,6 +95,24 @@ func (l *mqttLink) OnUnsubscribe(filter string) {
 	l.listen()
 }
 
+// resume takes the subscriptions of the identity's last connection, or, with
+// CleanSession 1, forgets them. It says whether there were some to take.
+func (l *mqttLink) resume() bool {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	switch {
+	case l.at.dead: // the session is another connection's by now
+		return false
+	case l.clean:
+		l.at.r.session = nil
+		return false
+	case l.at.r.session == nil:
+		return false
+	}
+	l.subs = maps.Clone(l.at.r.session)
+	return true
+}
+
 // save keeps the subscription to messages for the next connection, if the device
 // wants that. Of others Microsoft's page does not say that they are kept: a client
 // that counts on it is to fail here, not in the field.
@@ -110,7 +129,7 @@ func (l *mqttLink) save() {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	if !l.at.dead { // or the session is another connection's by now
-		saveSession(l.at.r, kept)
+		l.at.r.session = kept
 	}
 }
 

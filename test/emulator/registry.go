@@ -29,6 +29,7 @@ type record struct {
 	shown    bool          // what REST says of the connection, until shownAt
 	shownAt  time.Time
 	messages queue
+	session  map[string]byte // subscriptions of MQTT's CleanSession 0; nil: none
 }
 
 func newRecord(id identity, c credentials) *record {

@@ -51,7 +51,7 @@ func serveHub(t *testing.T, cfg Config) *lab {
 			if err != nil {
 				t.Errorf("Run: %v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("Run does not end")
 		}
 	})

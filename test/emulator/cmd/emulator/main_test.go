@@ -54,7 +54,7 @@ func (o *output) String() string {
 // wait returns the output once it matches.
 func (o *output) wait(t *testing.T, pattern string) []string {
 	t.Helper()
-	re, end := regexp.MustCompile(pattern), time.After(10*time.Second)
+	re, end := regexp.MustCompile(pattern), time.After(30*time.Second)
 	for {
 		if m := re.FindStringSubmatch(o.String()); m != nil {
 			return m
@@ -82,7 +82,7 @@ func start(t *testing.T, args ...string) (out, errOut *output, stop func() int) 
 		select {
 		case code := <-done:
 			return code
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("it does not end")
 			return -1
 		}
@@ -253,11 +253,11 @@ func TestPrintsEvents(t *testing.T) {
 	client := paho.NewClient(paho.NewClientOptions().AddBroker("tls://" + d.MQTT).SetClientID("pump-7").SetProtocolVersion(4).
 		SetUsername("localhost/pump-7/?api-version=2021-04-12").SetPassword(password).
 		SetTLSConfig(&tls.Config{RootCAs: pool, ServerName: "localhost"}).SetAutoReconnect(false))
-	if k := client.Connect(); !k.WaitTimeout(10*time.Second) || k.Error() != nil {
+	if k := client.Connect(); !k.WaitTimeout(30*time.Second) || k.Error() != nil {
 		t.Fatalf("connect: %v", k.Error())
 	}
 	defer client.Disconnect(0)
-	if k := client.Publish("devices/pump-7/messages/events/unit=C", 1, false, "21.5"); !k.WaitTimeout(10*time.Second) || k.Error() != nil {
+	if k := client.Publish("devices/pump-7/messages/events/unit=C", 1, false, "21.5"); !k.WaitTimeout(30*time.Second) || k.Error() != nil {
 		t.Fatalf("publish: %v", k.Error())
 	}
 	out.wait(t, `\{"seq":1,"time":"[^"]+","deviceId":"pump-7","properties":\{"unit":"C"\},"body":"21.5"\}\n`)
