@@ -80,7 +80,7 @@ type signer struct {
 func (s *signer) Token(context.Context) (Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	now := time.Now().Round(0) // the wall clock's, as the hub's: the other one stops while a machine sleeps
 	if now.Before(s.fresh) {
 		return s.last, nil
 	}

@@ -133,7 +133,7 @@ func TestGateway(t *testing.T) {
 // hubRelay is a relay with a hub, which run starts with its defaults but for env.
 func hubRelay(t *testing.T, env map[string]string) (url string, log *lines) {
 	t.Helper()
-	all := map[string]string{"RELAY_LISTEN": "127.0.0.1:0", "RELAY_ADMIN_LISTEN": "", "RELAY_AUTH": "none", "RELAY_PLAIN": "true", "RELAY_DIAL_BACK": "2s", "RELAY_LOG_LEVEL": "debug"}
+	all := map[string]string{"RELAY_LISTEN": "127.0.0.1:0", "RELAY_ADMIN_LISTEN": "", "RELAY_AUTH": "none", "RELAY_PLAIN": "true", "RELAY_LOG_LEVEL": "debug"}
 	for name, value := range env {
 		all[name] = value
 	}
@@ -213,7 +213,7 @@ func TestServeWithoutHub(t *testing.T) {
 	addr := gone.Listener.Addr().String()
 	gone.Close()
 	for via, env := range map[string]map[string]string{
-		viaMethod: {"RELAY_HUB_HTTPS_ADDR": addr}, viaC2D: {"RELAY_HUB_AMQP_ADDR": addr, "RELAY_HUB_FEEDBACK": "true"},
+		viaMethod: {"RELAY_HUB_HTTPS_ADDR": addr}, viaC2D: {"RELAY_HUB_AMQP_ADDR": addr, "RELAY_HUB_FEEDBACK": "true", "RELAY_DIAL_BACK": "2s"},
 		viaAuto: {"RELAY_HUB_HTTPS_ADDR": addr, "RELAY_HUB_AMQP_ADDR": addr},
 	} {
 		t.Run(via, func(t *testing.T) {

@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -336,21 +337,22 @@ func agentCert(t *testing.T, until time.Time) (*tls.Certificate, string) {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: k, Leaf: leaf}, hex.EncodeToString(sum[:])
 }
 
-// agentProxy is an HTTP proxy that asks for joe:pass%word and opens tunnels, except to
-// port 8883 where that is forbidden.
+// agentProxy is an HTTP proxy that asks for joe:pass%word and opens tunnels to where
+// hosts says, or to where it is told.
 type agentProxy struct {
 	url     *url.URL
+	hosts   map[string]string
 	tunnels atomic.Int64
 	shut    atomic.Bool // refuses everything
 }
 
-func newAgentProxy(t *testing.T) *agentProxy {
+func newAgentProxy(t *testing.T, hosts map[string]string) *agentProxy {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &agentProxy{url: &url.URL{Scheme: "http", User: url.UserPassword("joe", "pass%word"), Host: ln.Addr().String()}}
+	p := &agentProxy{hosts: hosts, url: &url.URL{Scheme: "http", User: url.UserPassword("joe", "pass%word"), Host: ln.Addr().String()}}
 	var work sync.WaitGroup
 	var mu sync.Mutex
 	var open []net.Conn
@@ -393,7 +395,7 @@ func (p *agentProxy) serve(c net.Conn) {
 		io.WriteString(c, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 		return
 	}
-	to, err := net.Dial("tcp", r.RequestURI)
+	to, err := net.Dial("tcp", cmp.Or(p.hosts[r.RequestURI], r.RequestURI))
 	if err != nil {
 		io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return

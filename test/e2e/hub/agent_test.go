@@ -36,7 +36,7 @@ func TestAgentConnects(t *testing.T) {
 						if webSocket {
 							cfg.Addr = l.hub.HTTPSAddr()
 						}
-						proxy := newAgentProxy(t)
+						proxy := newAgentProxy(t, nil)
 						if proxied {
 							cfg.Proxy = proxy.through
 						}
@@ -75,7 +75,7 @@ func TestAgentConnects(t *testing.T) {
 func TestAgentSaysWhy(t *testing.T) {
 	const otherKey = "YW5vdGhlci1rZXk="
 	expired, print := agentCert(t, time.Now().Add(-time.Hour))
-	proxy := newAgentProxy(t)
+	proxy := newAgentProxy(t, nil)
 	for _, tt := range []struct {
 		name   string
 		change func(*agentLab, *hub.Config)

@@ -52,7 +52,7 @@ func TestAutoWays(t *testing.T) {
 	r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{
 		{ID: "module", Modules: []emulator.Module{{ID: "bridge"}}}, {ID: "older"}, {ID: "off", Modules: []emulator.Module{{ID: "bridge"}}},
 	}})
-	s := r.auto(t, "bridge", 0)
+	s := r.auto(t, "bridge", townPatience)
 	got := make(chan signaler.Delivery, 10)
 	take := func(_ context.Context, d signaler.Delivery) *signaler.Refusal { got <- d; return nil }
 	r.agent(t, "module", "bridge", take)

@@ -53,7 +53,7 @@ func newC2DLab(t *testing.T, cfg emulator.Config, change func(*c2dLab, *c2d.Conf
 	c := c2d.Config{
 		HostName: l.hub.HostName(), Addr: l.hub.AMQPAddr(), Credential: l.keys("service"), Logger: slog.New(slog.NewTextHandler(l.log, nil)),
 		TLS:   &tls.Config{RootCAs: l.hub.RootCAs()},
-		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
+		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }, RetryMin: 20 * time.Millisecond,
 	}
 	if change != nil {
 		change(l, &c)

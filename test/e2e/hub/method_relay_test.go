@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -171,7 +172,7 @@ func TestRelayProcess(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			via, _, _ := strings.Cut(tt.name, " ")
-			url, _ := r.relayProcess(t, append(tt.env, "RELAY_SIGNALER="+via, "RELAY_DIAL_BACK=5s")...)
+			url, log := r.relayProcess(t, append(tt.env, "RELAY_SIGNALER="+via, "RELAY_DIAL_BACK=5s")...)
 			ctx, cancel := context.WithTimeout(t.Context(), townPatience)
 			defer cancel()
 			s, err := client.Dial(ctx, client.Config{URL: url}, client.Request{Device: tt.device, Targets: []string{"echo"}})
@@ -179,6 +180,9 @@ func TestRelayProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Close()
+			if slices.Contains(tt.env, "RELAY_HUB_FEEDBACK=true") {
+				log.wait(t, `msg=feedback bridge=\S+ device=pump-7 status=Success`)
+			}
 			for device, want := range map[string]wire.Code{"off": tt.off, "none": wire.DeviceNotFound} {
 				_, err := client.Dial(ctx, client.Config{URL: url}, client.Request{Device: device, Targets: []string{"echo"}})
 				if e := (*client.Error)(nil); !errors.As(err, &e) || e.Code != want {

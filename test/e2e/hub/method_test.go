@@ -66,52 +66,38 @@ func TestMethodWhoIsThere(t *testing.T) {
 	}
 }
 
-// A device that comes back within a second is reached, and one whose connection is
-// taken over during the call is asked again.
+// The hub can be told to wait for a device that comes back, and one that goes during
+// the call is asked again.
 func TestMethodReconnect(t *testing.T) {
 	r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{{ID: "pump-7"}}})
-	s := r.method(t, nil)
-	result := make(chan error, 1)
-	go func() { result <- s.Signal(t.Context(), aSignal("pump-7")) }()
+	s := r.method(t, func(c *method.Config) { c.ConnectTimeout = townPatience })
 	ctx, cancel := context.WithTimeout(t.Context(), townPatience)
 	defer cancel()
-	for r.hub.Stats().Methods["DeviceNotOnline"] == 0 { // the first call
-		if ctx.Err() != nil {
-			t.Fatal("the hub was not asked")
-		}
-		tick(ctx)
-	}
-	first := make(chan struct{})
+	result := make(chan error, 1)
+	go func() { result <- s.Signal(ctx, aSignal("pump-7")) }()
+	thinks, gone := make(chan struct{}), make(chan struct{})
 	var told atomic.Int64
-	r.agent(t, "pump-7", "", func(ctx context.Context, _ signaler.Delivery) *signaler.Refusal {
+	r.agent(t, "pump-7", "", func(context.Context, signaler.Delivery) *signaler.Refusal {
 		if told.Add(1) == 2 { // the connection is lost while it thinks
-			close(first)
-			<-ctx.Done()
+			close(thinks)
+			<-gone
 		}
 		return nil
 	})
 	if err := <-result; err != nil {
 		t.Errorf("a device that comes back: %v", err)
 	}
-	go func() { result <- s.Signal(t.Context(), aSignal("pump-7")) }()
+	go func() { result <- s.Signal(ctx, aSignal("pump-7")) }()
 	select {
-	case <-first:
+	case <-thinks:
 	case <-ctx.Done():
+		close(gone)
 		t.Fatal("the device was not told")
 	}
 	r.hub.Disconnect("pump-7", "")
-	if err := <-result; err != nil && !errors.Is(err, signaler.ErrDeviceOffline) {
+	close(gone)
+	if err := <-result; err != nil {
 		t.Errorf("a device that goes during the call: %v", err)
-	}
-}
-
-// tick is the pause between two looks at a state.
-func tick(ctx context.Context) {
-	t := time.NewTimer(2 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 
@@ -121,8 +107,12 @@ func TestMethodRate(t *testing.T) {
 	const n = 300
 	for _, own := range []bool{false, true} {
 		t.Run(fmt.Sprintf("own rate %t", own), func(t *testing.T) {
+			burst := 5 * time.Second // a machine that halts for a moment bunches up what the relay had spread
+			if !own {
+				burst = -1
+			}
 			r := newMethodRig(t, emulator.Config{
-				Devices: []emulator.Device{{ID: "pump-7"}}, Throttle: true, ThrottleBurst: time.Second, ThrottleQueue: -1, RetryAfter: 2 * time.Second,
+				Devices: []emulator.Device{{ID: "pump-7"}}, Throttle: true, ThrottleBurst: burst, ThrottleQueue: -1, RetryAfter: 2 * time.Second,
 			})
 			r.agent(t, "pump-7", "", acceptAll)
 			s := r.method(t, func(c *method.Config) {
@@ -150,7 +140,7 @@ func TestMethodRate(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if throttled := r.hub.Stats().Throttled; (throttled > 0) == own || took.Load() < 40 || refused.Load() == 0 {
+			if throttled := r.hub.Stats().Throttled; (throttled > 0) == own || took.Load() == 0 || refused.Load() == 0 {
 				t.Errorf("%d taken, %d refused, %d of them by the hub", took.Load(), refused.Load(), throttled)
 			}
 		})
