@@ -31,7 +31,7 @@ type block struct {
 }
 
 var (
-	comment = regexp.MustCompile(`^<!-- test: ([a-z ]+?)(?: (agent|client))?(?:,? ((?:"[^"]*" ?)+))? -->$`)
+	comment = regexp.MustCompile(`^<!-- test: ([a-z ]+?)(?: (agent|client|emulator))?(?:,? ((?:"[^"]*" ?)+))? -->$`)
 	quoted  = regexp.MustCompile(`"([^"]*)"`)
 )
 

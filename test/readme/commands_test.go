@@ -34,7 +34,10 @@ var ports = []struct{ doc, env, form string }{
 	{"127.0.0.1:8080", "RELAY_LISTEN", ""},
 	{"127.0.0.1:9090", "RELAY_ADMIN_LISTEN", ""},
 	{"127.0.0.1:7071", "RELAY_FAKE_LISTEN", "AGENT_FAKE_URL=ws://"},
-	{"127.0.0.1:8081", "", ""}, // bridge's local port
+	{"127.0.0.1:8081", "", ""},  // bridge's local port
+	{"127.0.0.1:18883", "", ""}, // the emulator's, which its flags name without an address
+	{"127.0.0.1:15671", "", ""},
+	{"127.0.0.1:18443", "", ""},
 }
 
 func newMachine(t *testing.T) *machine {
@@ -70,9 +73,8 @@ func newMachine(t *testing.T) *machine {
 		if p.form != "" {
 			m.env = append(m.env, p.form+addr)
 		}
-		if p.doc == "127.0.0.1:8081" {
-			pairs = append(pairs, "8081:", addr[len("127.0.0.1:"):]+":")
-		}
+		old, port := p.doc[len("127.0.0.1:"):], addr[len("127.0.0.1:"):]
+		pairs = append(pairs, " "+old+":", " "+port+":", "-port "+old, "-port "+port)
 	}
 	m.replace = strings.NewReplacer(pairs...)
 	t.Cleanup(m.stop)

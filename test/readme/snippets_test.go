@@ -2,8 +2,11 @@ package readme_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"regexp"
 	"strings"
@@ -11,12 +14,14 @@ import (
 	"time"
 
 	"websocketbridge/deviceagent"
+	"websocketbridge/deviceagent/hub"
 	"websocketbridge/relay"
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/client"
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/token"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/emulator"
 )
 
 // The code in the README is that between these markers.
@@ -63,6 +68,62 @@ func ask(ctx context.Context, url, key string) (string, error) {
 	answer, err := io.ReadAll(stream)
 	return string(answer), err
 	// end
+}
+
+func emulated(ctx context.Context, use func(connectionString, addr string, roots *x509.CertPool) error) error {
+	// snippet emulator
+	hub, err := emulator.New(emulator.Config{Devices: []emulator.Device{{ID: "pump-7"}}})
+	if err != nil {
+		return err
+	}
+	go hub.Run(ctx)
+	text, err := hub.DeviceConnectionString("pump-7") // HostName=localhost;DeviceId=pump-7;SharedAccessKey=…
+	if err != nil {
+		return err
+	}
+	return use(text, hub.MQTTAddr(), hub.RootCAs())
+	// end
+}
+
+func TestSnippetEmulator(t *testing.T) {
+	err := emulated(t.Context(), func(text, addr string, roots *x509.CertPool) error {
+		cfg, err := hub.FromConnectionString(text)
+		if err != nil {
+			return err
+		}
+		listens, stop := make(chan struct{}), errors.New("enough")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		cfg.Addr, cfg.TLS = addr, &tls.Config{RootCAs: roots}
+		cfg.Logger = slog.New(slog.NewTextHandler(writer(func(b []byte) {
+			if strings.Contains(string(b), "listening for signals") {
+				close(listens)
+			}
+		}), nil))
+		source, err := hub.New(cfg)
+		if err != nil {
+			return err
+		}
+		done := make(chan error, 1)
+		go func() { done <- source.Run(ctx, nil) }()
+		select {
+		case <-listens:
+			cancel()
+		case <-ctx.Done():
+			err = stop
+		}
+		return errors.Join(err, <-done)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+type writer func([]byte)
+
+func (w writer) Write(b []byte) (int, error) {
+	w(b)
+	return len(b), nil
 }
 
 // What the comments in the snippets say.

@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	return exitFailed
 }
 
-const long = `emulator runs an IoT Hub in memory, for tests and for trying things out without
+var long = `emulator runs an IoT Hub in memory, for tests and for trying things out without
 Azure. Programs that use Microsoft's SDKs talk to it unchanged: they need a
 connection string that it prints, and its CA.
 
@@ -88,7 +88,37 @@ needs root or CAP_NET_BIND_SERVICE. With another --https-port a device can still
 use MQTT, and a service AMQP; REST (direct methods, the registry) and WebSockets
 of Microsoft's Node SDKs cannot be told another port.
 
+Faults are JSON, by --faults or PUT /faults of the admin API. Each may say when:
+"nth":2, "every":3, "times":5 and "device":"pump-7"; otherwise it strikes always.
+At most one of nth, every and times.
+
+` + faultLines + `
+Errors of method and rest: ` + errorNames() + `.
+
 Exit codes: 0 after SIGINT or SIGTERM, 1 if it cannot run, 2 for a wrong flag.`
+
+// faultLines are examples of every fault, a line each. Tests read them.
+const faultLines = `  {"method":{"error":"throttled","retryAfter":"3s","every":3}}  an error of direct methods
+  {"method":{"stall":true}}                            no answer; "garbage": HTML; "delay":"2s"
+  {"rest":{"error":"unavailable","times":5}}           the same, of every other request
+  {"errorForm":"old"}                                  errors as "ErrorCode:…;…"; "new": JSON within JSON
+  {"c2d":{"outcome":"rejected","condition":"amqp:internal-error"}}  also released, modified, none
+  {"c2dDuplicate":{"nth":2}}                           a message arrives twice
+  {"feedback":{}}                                      feedback is lost
+  {"listenLag":"2s"}                                   404103 for a while after SUBSCRIBE
+  {"amqp":{"flowWithoutNextIncomingId":true}}          as hubs on Gateway v2 do
+  {"amqp":{"sasl":"required"}}                         or refused
+  {"amqp":{"cbs":{"status":401}}}                      put-token is refused; cbsMute: not answered
+  {"amqp":{"link":{"address":"devicebound","condition":"amqp:link:detach-forced"}}}
+  {"amqp":{"credit":{},"cut":{},"halfOpen":{}}}        no credit; cut in mid-frame; silence
+  {"mqtt":{"connAck":{"code":5}}}                      CONNECT is refused; connAckMute: not answered
+  {"mqtt":{"pubAckDelay":"5s"}}                        pubAckMute: no PUBACK; pingMute: no PINGRESP
+  {"mqtt":{"cut":{},"halfOpen":{}}}                    cut in the middle of a PUBLISH; silence
+  {"mqtt":{"deaf":{"filter":"methods","how":"lie"}}}   SUBSCRIBE without effect; refuse, ignore
+  {"mqtt":{"methodQoS":1,"propertiesFirst":true,"duplicate":{}}}
+`
+
+func errorNames() string { return strings.Join(emulator.FaultErrors(), ", ") }
 
 const example = `  # A hub with two devices, one with a module; faults and telemetry over the admin API
   sudo emulator --device pump-7 --device pump-8/bridge --ca-out /tmp/hub-ca.pem --admin 127.0.0.1:7072
@@ -124,6 +154,11 @@ func serve(ctx context.Context, o options, cfg emulator.Config, out io.Writer) e
 	if o.connectionsOut != "" {
 		if err := writeFile(o.connectionsOut, about.json(), 0o600); err != nil {
 			return fmt.Errorf("--connections-out: %w", err)
+		}
+	}
+	if o.keysDir != "" {
+		if err := about.writeKeys(o.keysDir); err != nil {
+			return fmt.Errorf("--keys-dir: %w", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)

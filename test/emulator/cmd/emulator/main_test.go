@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -108,6 +109,33 @@ func TestPrints(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	if code := stop(); code != exitOK || errOut.String() != "" {
 		t.Errorf("exit code %d\n%s", code, errOut)
+	}
+}
+
+func TestKeysDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	out, _, stop := start(t, "--device", "pump-7", "--device", "pump-7/bridge", "--keys-dir", dir)
+	out.wait(t, `connection strings +`+regexp.QuoteMeta(dir))
+	for name, want := range map[string]string{
+		"policies/service": "localhost", "devices/pump-7": "localhost/devices/pump-7", "modules/pump-7/bridge": "localhost/devices/pump-7/modules/bridge",
+	} {
+		file := filepath.Join(dir, name)
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := sas.ParseConnectionString(string(b)); err != nil || c.Resource() != want {
+			t.Errorf("%s: %v, %v", name, c, err)
+		}
+		if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, st.Mode(), err)
+		}
+	}
+	if strings.Contains(out.String(), "SharedAccessKey") {
+		t.Errorf("keys are printed:\n%s", out)
+	}
+	if code := stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
 	}
 }
 
@@ -261,4 +289,38 @@ func TestPrintsEvents(t *testing.T) {
 		t.Fatalf("publish: %v", k.Error())
 	}
 	out.wait(t, `\{"seq":1,"time":"[^"]+","deviceId":"pump-7","properties":\{"unit":"C"\},"body":"21.5"\}\n`)
+}
+
+// What the help shows of faults is right, and complete.
+func TestHelpOnFaults(t *testing.T) {
+	var all []byte
+	for line := range strings.Lines(faultLines) {
+		end := strings.LastIndex(line, "}") + 1
+		if cut := strings.Index(line, "}  "); cut >= 0 {
+			end = cut + 1
+		}
+		text := []byte(strings.TrimSpace(line[:end]))
+		if _, err := emulator.ParseFaults(text); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		all = append(all, line...)
+	}
+	var walk func(s reflect.Type)
+	walk = func(s reflect.Type) {
+		for f := range s.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name != "" && !bytes.Contains(all, []byte(name)) {
+				t.Errorf("the help does not know %s", name)
+			}
+			if f.Type.Kind() == reflect.Struct && !f.Anonymous {
+				walk(f.Type)
+			}
+		}
+	}
+	walk(reflect.TypeFor[emulator.Faults]())
+	for _, m := range regexp.MustCompile(`-d '([^']+)'`).FindAllStringSubmatch(example, -1) {
+		if _, err := emulator.ParseFaults([]byte(m[1])); err != nil {
+			t.Errorf("%s: %v", m[1], err)
+		}
+	}
 }

@@ -28,6 +28,7 @@ type options struct {
 	throttle                      bool
 	faults                        string
 	caOut, connectionsOut         string
+	keysDir                       string
 	printEvents, verbose          bool
 }
 
@@ -43,6 +44,7 @@ func (o *options) flags(cmd *cobra.Command) {
 	f.StringVar(&o.devicesFile, "devices-file", "", "JSON `FILE` with devices, for keys and thumbprints of yours: [{\"id\":…,\"primaryKey\":…,\"thumbprints\":[…],\"modules\":[{\"id\":…}]}]")
 	f.StringVar(&o.caOut, "ca-out", "", "write the CA's certificate to `FILE`, as PEM")
 	f.StringVar(&o.connectionsOut, "connections-out", "", "write addresses and connection strings to `FILE`, as JSON that only you may read, and do not print them")
+	f.StringVar(&o.keysDir, "keys-dir", "", "write each connection string to a file of its own, that only you may read, in `DIR`/policies, DIR/devices and DIR/modules/DEVICE")
 	f.StringVar(&o.tier, "tier", "S1", "free, basic, S1, S2 or S3")
 	f.IntVar(&o.units, "units", 1, "of the tier")
 	f.BoolVar(&o.throttle, "throttle", false, "keep to the tier's rates and daily quota")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -76,14 +77,44 @@ func (d description) print(w io.Writer, o options) {
 	} else {
 		fmt.Fprintf(t, "CA\tclients cannot trust this hub: --ca-out FILE writes its certificate\n")
 	}
-	if o.connectionsOut != "" {
-		fmt.Fprintf(t, "connection strings\t%s\n", o.connectionsOut)
+	for _, where := range []string{o.connectionsOut, o.keysDir} {
+		if where != "" {
+			fmt.Fprintf(t, "connection strings\t%s\n", where)
+		}
+	}
+	if o.connectionsOut != "" || o.keysDir != "" {
 		return
 	}
 	fmt.Fprintln(t, "\nKeys of this throw-away hub: new at each start, good for nothing else.")
 	for _, c := range append(d.Services, d.Devices...) {
 		fmt.Fprintf(t, "%s\t%s\n", c.Name, c.ConnectionString)
 	}
+}
+
+// writeKeys makes a file of each connection string, as settings such as
+// RELAY_HUB_CONNECTION_STRING_FILE want it.
+func (d description) writeKeys(dir string) error {
+	files := make(map[string]string)
+	for _, c := range d.Services {
+		files[filepath.Join("policies", c.Name)] = c.ConnectionString
+	}
+	for _, c := range d.Devices {
+		kind := "devices"
+		if strings.Contains(c.Name, "/") {
+			kind = "modules"
+		}
+		files[filepath.Join(kind, filepath.FromSlash(c.Name))] = c.ConnectionString
+	}
+	for name, text := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
+		}
+		if err := writeFile(name, []byte(text+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printEvents prints telemetry until ctx ends.
