@@ -90,8 +90,30 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+func TestHub(t *testing.T) {
+	for arg, want := range map[string]string{
+		"-hub":        "with the address to dial back, as a cloud-to-device message by AMQP\n",
+		"-hub=method": "with the address to dial back, as a direct method by HTTPS\n",
+		"-hub=false":  "with the address to dial back\n",
+	} {
+		var out, log bytes.Buffer
+		if err := run(context.Background(), []string{"-once", arg, "-v"}, &out, &log); err != nil {
+			t.Errorf("%s: %v\n%s", arg, err, &log)
+			continue
+		}
+		if !strings.Contains(out.String(), want) || !strings.Contains(out.String(), hops[len(hops)-1]) {
+			t.Errorf("%s: no %q in\n%s", arg, want, &out)
+		}
+		for _, secret := range []string{"SharedAccess", "bridgeToken"} {
+			if strings.Contains(out.String()+log.String(), secret) {
+				t.Errorf("%s: %s is printed", arg, secret)
+			}
+		}
+	}
+}
+
 func TestArguments(t *testing.T) {
-	for _, args := range [][]string{{"-nope"}, {"-once", "more"}, {"-once=perhaps"}} {
+	for _, args := range [][]string{{"-nope"}, {"-hub=amqp"}, {"-once", "more"}, {"-once=perhaps"}} {
 		var out bytes.Buffer
 		err := run(context.Background(), args, &out, &out)
 		if err == nil || !strings.Contains(err.Error(), "go run ./test/quickstart -once") || out.Len() > 0 {
