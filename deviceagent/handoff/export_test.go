@@ -1,8 +1,12 @@
 package handoff
 
 import (
+	"context"
 	"io"
+	"net"
 	"time"
+
+	"websocketbridge/signaler"
 )
 
 // SetTimes shortens what a test waits for.
@@ -29,3 +33,8 @@ func Split(from io.Reader, lines bool) (got []string, err error) {
 }
 
 var ParseAnswer = parseAnswer
+
+// ServeUnix is Run with a listener of the test's.
+func (s *Source) ServeUnix(ctx context.Context, ln net.Listener, ask func([]byte) *signaler.Refusal) error {
+	return s.serveUnix(ctx, ln, ask)
+}

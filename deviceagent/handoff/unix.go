@@ -17,12 +17,21 @@ import (
 // socketMode is the agent's user and group.
 const socketMode = 0o660
 
+// acceptPause is the first one after a failure, as net/http's.
+const acceptPause = 5 * time.Millisecond
+
 // runUnix serves connections until ctx ends or the listener fails.
 func (s *Source) runUnix(ctx context.Context, ask func([]byte) *signaler.Refusal) error {
 	ln, err := listenUnix(ctx, s.cfg.Address.At)
 	if err != nil {
 		return fmt.Errorf("handoff: listen on %s: %w", s.cfg.Address.At, err)
 	}
+	s.listening(s.cfg.Address.At)
+	return s.serveUnix(ctx, ln, ask)
+}
+
+// serveUnix closes ln.
+func (s *Source) serveUnix(ctx context.Context, ln net.Listener, ask func([]byte) *signaler.Refusal) error {
 	conns := &limited{Listener: ln, room: make(chan struct{}, s.cfg.MaxConns), over: func(c net.Conn) {
 		s.log.Warn("signals: too many connections", "most", s.cfg.MaxConns)
 		c.Write(Answer(busy)) // to an empty buffer; a writer that has gone does not matter
@@ -33,13 +42,22 @@ func (s *Source) runUnix(ctx context.Context, ask func([]byte) *signaler.Refusal
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conns.Close() })
 	defer stop()
-	s.listening(s.cfg.Address.At)
+	var pause time.Duration
 	for {
 		c, err := conns.Accept()
-		if err != nil {
-			conns.Close()
+		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil && err != nil {
 			return fmt.Errorf("handoff: %w", err)
 		}
+		if err != nil { // no file descriptor is left, as a rule; there may be one soon
+			pause = min(max(2*pause, acceptPause), time.Second)
+			s.log.Warn("signals: no connection can be accepted; trying again", "error", err, "in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		pause = 0
 		work.Go(func() {
 			defer c.Close()
 			stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })

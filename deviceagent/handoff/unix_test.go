@@ -10,10 +10,12 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"websocketbridge/deviceagent/handoff"
+	"websocketbridge/signaler"
 )
 
 // dial is a client that is not Send.
@@ -218,5 +220,44 @@ func TestUnixPath(t *testing.T) {
 	}
 	if _, err := os.Lstat(r.at.At); err != nil {
 		t.Errorf("somebody else's socket is gone: %v", err)
+	}
+}
+
+// exhausted is a listener that has no file descriptors for a while.
+type exhausted struct {
+	net.Listener
+	failures int
+}
+
+func (l *exhausted) Accept() (net.Conn, error) {
+	if l.failures--; l.failures >= 0 {
+		return nil, &net.OpError{Op: "accept", Net: "unix", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+// No file descriptors are a state, and no reason to give up.
+func TestUnixExhausted(t *testing.T) {
+	path := socket(t)
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, "unix:"+path, nil)
+	r.at = handoff.Address{Kind: handoff.Unix, At: path}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() {
+		ran <- r.src.ServeUnix(ctx, &exhausted{ln, 3}, func([]byte) *signaler.Refusal { return nil })
+	}()
+	if no, err := r.send(good); no != nil || err != nil {
+		t.Errorf("%v, %v", no, err)
+	}
+	if n := strings.Count(r.log.String(), "too many open files"); n != 3 {
+		t.Errorf("%d failures in the log", n)
+	}
+	cancel()
+	if err := <-ran; !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
 	}
 }

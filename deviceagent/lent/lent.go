@@ -61,14 +61,15 @@ type Config struct {
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Client == nil {
-		errs = append(errs, errors.New("Client: is missing"))
+		bad("Client: is missing")
 	}
 	if c.Listen < Both || c.Listen > MessagesOnly {
-		errs = append(errs, fmt.Errorf("Listen: %d is none of Both, MethodsOnly, MessagesOnly", c.Listen))
+		bad("Listen: %d is none of Both, MethodsOnly, MessagesOnly", c.Listen)
 	}
 	if c.Guard == nil && c.Listen != MessagesOnly {
-		errs = append(errs, errors.New("Guard: is missing; without one, two direct methods at once stop the client for good"))
+		bad("Guard: is missing; without one, two direct methods at once stop the client for good")
 	}
 	return errors.Join(errs...)
 }

@@ -311,6 +311,61 @@ func TestHostDoesNotRead(t *testing.T) {
 	<-sent
 }
 
+// A caller whose signal was in line when the agent stopped has its answer at once,
+// whatever the host does.
+func TestStopAnswersTheLine(t *testing.T) {
+	h := newHost(t)
+	h.connect()
+	sub, err := h.client.SubscribeEvents(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered := make(chan struct{})
+	stop := h.start(h.source(lent.Both), func(ctx context.Context, _ signaler.Delivery) *signaler.Refusal {
+		close(entered)
+		<-ctx.Done()
+		return nil
+	})
+	answers := make(chan int, 2)
+	call := func() {
+		status, _, _ := h.wire.call(lent.MethodName, goodOne)
+		answers <- status
+	}
+	go call()
+	<-entered
+	go call()
+	const n = 20 // the library's channel holds ten
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for range n {
+			h.wire.message("for the host", nil)
+		}
+	}()
+	until(t, "the library waits for the host", func() bool { return len(sub.C()) == cap(sub.C()) })
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	got := map[int]int{}
+	for range 2 {
+		select {
+		case status := <-answers:
+			got[status]++
+		case <-stopped:
+			t.Fatal("Run has returned, and the caller waits")
+		}
+	}
+	if got[200] != 1 || got[503] != 1 {
+		t.Errorf("answers %v, want one that was served and one that was in line", got)
+	}
+	for range n {
+		<-sub.C()
+	}
+	<-sent
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHostCloses(t *testing.T) {
 	h := newHost(t)
 	s := h.source(lent.Both)
@@ -346,9 +401,16 @@ func TestNotConnected(t *testing.T) {
 	if err := s.Run(ctx, nil); err != nil {
 		t.Errorf("got %v", err)
 	}
-	var ours heard
-	go h.connect()
-	h.start(s, ours.handle)
+	ran := make(chan error, 1)
+	ctx, cancel = context.WithCancel(context.Background())
+	defer cancel()
+	go func() { ran <- s.Run(ctx, nil) }()
+	h.connect()
+	until(t, "it listens", func() bool { return strings.Contains(h.log.String(), "listening") })
+	cancel()
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
 }
 
 // The hub does not answer the subscription, and the agent stops: the library must

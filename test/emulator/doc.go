@@ -84,9 +84,9 @@
 //
 // Jobs, configurations, bulk registry operations, digital twins, file upload,
 // device streams, Event Hubs and routing, IP filters, IoT Edge, DPS, failover,
-// telemetry and messages over HTTPS for devices. Queries are SELECT * FROM devices
-// or devices.modules, with =, != and AND; they do not lag behind writes. Nothing
-// is stored: a hub ends with its process.
+// twins over AMQP, telemetry and messages over HTTPS for devices. Queries are
+// SELECT * FROM devices or devices.modules, with =, != and AND; they do not lag
+// behind writes. Nothing is stored: a hub ends with its process.
 //
 // # Admin API
 //

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,14 +20,14 @@ import (
 
 // A lab is a hub that serves, and an HTTP client for it.
 type lab struct {
-	*testing.T
+	testing.TB
 	*Hub
 	client *http.Client
 }
 
 // serveHub runs a hub with the devices d and other, and d's module m, until the
 // test ends.
-func serveHub(t *testing.T, cfg Config) *lab {
+func serveHub(t testing.TB, cfg Config) *lab {
 	t.Helper()
 	cfg.Devices = append([]Device{{ID: "d", Modules: []Module{{ID: "m"}}}, {ID: "other"}}, cfg.Devices...)
 	h, err := New(cfg)
@@ -339,4 +340,45 @@ func FuzzSplit(f *testing.F) {
 			t.Errorf("%q: %q, and again %q", s, segments, again)
 		}
 	})
+}
+
+// A device that answers at once, and callers that share a few connections.
+func BenchmarkRESTMethod(b *testing.B) {
+	l := serveHub(b, Config{})
+	link := newCoreLink()
+	a, err := l.attach(dev, link, time.Time{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	a.listen(ListenMethods, true)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for c := range link.invoked {
+			a.methodResult(c.rid, 200, []byte("{}"))
+		}
+	})
+	defer wg.Wait()
+	defer close(link.invoked)
+	l.client.Transport.(*http.Transport).MaxIdleConnsPerHost = 16
+	token := l.serviceToken("service")
+	b.SetParallelism(8)
+	b.ReportAllocs()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			if a := l.ask("POST", "/twins/d/methods", `{"methodName":"x","payload":{}}`, "Authorization", token); a.status != 200 {
+				b.Error(a)
+			}
+		}
+	})
+}
+
+func TestRESTThrottled(t *testing.T) {
+	l := serveHub(t, Config{Throttle: true, ThrottleBurst: -1, ThrottleQueue: -1, RetryAfter: 2500 * time.Millisecond})
+	l.wants(l.ask("GET", "/devices/d", ""), 200, "")
+	a := l.ask("GET", "/devices/d", "")
+	l.wants(a, 429, "ThrottlingException")
+	if s := a.header.Get("Retry-After"); s != "3" {
+		t.Errorf("Retry-After is %q", s)
+	}
+	l.wants(l.ask("POST", "/devices/query", `{"query":"SELECT * FROM devices"}`), 200, "") // a rate of its own
 }

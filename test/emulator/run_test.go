@@ -18,7 +18,7 @@ import (
 )
 
 // eventually waits for a state that no channel tells of.
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -155,7 +155,7 @@ func TestRunEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
-	l := &lab{T: t, Hub: h}
+	l := &lab{TB: t, Hub: h}
 	_, link := on(t, h, dev)
 	for _, addr := range l.ports() {
 		raw, err := net.Dial("tcp", addr)
@@ -257,9 +257,9 @@ func TestGarbage(t *testing.T) {
 // settled returns goroutines and heap once every socket is gone.
 func settled(l *lab) (goroutines int, heap uint64) {
 	l.Helper()
-	eventually(l.T, "no socket is left", func() bool { return l.Stats().SocketsOpen == 0 })
+	eventually(l.TB, "no socket is left", func() bool { return l.Stats().SocketsOpen == 0 })
 	last := -1
-	eventually(l.T, "goroutines ended", func() bool {
+	eventually(l.TB, "goroutines ended", func() bool {
 		n := runtime.NumGoroutine()
 		same := n == last
 		last = n

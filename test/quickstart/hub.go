@@ -115,7 +115,9 @@ func (d *demo) makeHub(start func(name string, run func(context.Context) error))
 		}
 		out.Signaler = s
 	}
-	out.online = func(ctx context.Context, id string) error { return e.WaitListening(ctx, cmp.Or(id, device), "", listens) }
+	out.online = func(ctx context.Context, id string) error {
+		return e.WaitListening(ctx, cmp.Or(id, device), "", listens)
+	}
 	return out, err
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"websocketbridge/deviceagent"
 	"websocketbridge/relay/settings"
+	"websocketbridge/signaler"
 )
 
 const help = `deviceagent serves bridges on a device: it hears signals, dials the relay back, and
@@ -42,6 +44,8 @@ relay and for the hub. A proxy that allows only port 443 wants AGENT_HUB_WEBSOCK
 
 A hub keeps one connection for each identity. Where another program has this device's,
 give the agent a module of the device, with AGENT_HUB_CONNECTION_STRING of that module.
+An agent that is evicted again and again ends with status 3; a supervisor that starts
+it again at once would only go on with the fight.
 `
 
 func main() {
@@ -49,8 +53,21 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "deviceagent:", err)
-		os.Exit(1)
+		os.Exit(status(err))
 	}
+}
+
+// Exit statuses, for supervisors.
+const (
+	exitFault     = 1
+	exitTakenOver = 3 // 2 is a panic's
+)
+
+func status(err error) int {
+	if errors.Is(err, signaler.ErrTakenOver) {
+		return exitTakenOver
+	}
+	return exitFault
 }
 
 // untilSignal ends at the first signal, politely; a second one kills.

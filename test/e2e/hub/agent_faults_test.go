@@ -33,6 +33,7 @@ func TestAgentRenews(t *testing.T) {
 			time.AfterFunc(5*life, func() { close(stop) })
 			var work sync.WaitGroup
 			var sent [2]int
+			var longest [2]time.Duration    // until it was taken
 			room := make(chan struct{}, 40) // the hub queues 50 messages for a device
 			for i, by := range []signaler.Signaler{messages, calls} {
 				work.Go(func() {
@@ -42,8 +43,9 @@ func TestAgentRenews(t *testing.T) {
 							return
 						case room <- struct{}{}:
 						}
-						bridge := fmt.Sprint(i, "-", sent[i])
+						bridge, began := fmt.Sprint(i, "-", sent[i]), time.Now()
 						l.signal(by, bridge)
+						longest[i] = max(longest[i], time.Since(began))
 						sent[i]++
 						work.Go(func() {
 							r.hears(bridge)
@@ -54,7 +56,8 @@ func TestAgentRenews(t *testing.T) {
 			}
 			work.Wait()
 			s := r.src.Stats()
-			t.Logf("%d messages and %d methods while the token was renewed %d times", sent[0], sent[1], s.Renewals)
+			t.Logf("%d messages and %d methods while the token was renewed %d times; the longest took %v and %v", sent[0], sent[1], s.Renewals,
+				longest[0].Round(time.Millisecond), longest[1].Round(time.Millisecond))
 			if s.Renewals < 4 || s.Losses > 0 || s.Refusals > 0 || s.Dropped > 0 || sent[0] < 10 || sent[1] < 10 {
 				t.Errorf("sent %v, counted %+v", sent, s)
 			}
@@ -128,6 +131,22 @@ func TestAgentFaults(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A hub that grants a subscription and does not heed it: the next renewal mends
+// that, and until then messages wait.
+func TestAgentLiedTo(t *testing.T) {
+	l := newAgentLab(t, emulator.Config{})
+	l.faults(emulator.Faults{MQTT: emulator.MQTTFaults{Deaf: &emulator.DeafFault{Trigger: emulator.Trigger{Times: 2}, How: "lie"}}})
+	cfg := l.config("")
+	cfg.TokenLife = 2 * time.Second
+	r := l.agent(cfg)
+	l.wait("it listens in vain", func() bool { return r.src.Stats().Listening })
+	l.signal(l.messages(), "patience")
+	r.hears("patience")
+	if got := r.src.Stats(); got.Renewals == 0 || got.Losses > 0 {
+		t.Errorf("counted %+v", got)
 	}
 }
 

@@ -143,16 +143,14 @@ type agentRun struct {
 	src  *hub.Source
 	stop func() error // and wait; nil: it ended since it was told to
 
-	mu    sync.Mutex          // guards what follows
-	heard map[string]int      // bridge IDs
-	by    map[bool]int        // with answers, and without
-	more  chan struct{}       // closed when there is more
-	no    *signaler.Refusal   // to everything
-	hold  <-chan struct{}     // before the handler returns
-	at    atomic.Int64        // handlers now
-	ended chan struct{}       // Run has returned
-	err   error               // its error, then
-	slow  func(bridge string) // nil: not
+	mu    sync.Mutex        // guards what follows
+	heard map[string]int    // bridge IDs
+	by    map[bool]int      // with answers, and without
+	more  chan struct{}     // closed when there is more
+	no    *signaler.Refusal // to everything
+	at    atomic.Int64      // handlers now
+	ended chan struct{}     // Run has returned
+	err   error             // its error, then
 }
 
 // agent runs cfg until the test ends.

@@ -140,14 +140,12 @@ func TestC2DOddIDs(t *testing.T) {
 func TestC2DRefusedMessages(t *testing.T) {
 	l := newC2DLab(t, emulator.Config{MessageQueue: 2}, nil)
 	l.put("pump-9")
-	for i := range 5 {
+	for range 5 {
 		l.fails("pump-8", signaler.ErrDeviceNotFound)
-		if i == 0 {
-			l.must("pump-7", "b1")
-			l.must("pump-7", "b2")
-		}
-		l.fails("pump-7", signaler.ErrThrottled) // nobody fetches them
 	}
+	l.must("pump-7", "b1")
+	l.must("pump-7", "b2")
+	l.fails("pump-7", signaler.ErrThrottled) // nobody fetches them
 	l.must("pump-9", "b1")
 	if n := l.hub.Stats().TokensPut; n != 1 {
 		t.Errorf("it took %d connections", n)
@@ -455,6 +453,26 @@ func TestC2DFeedback(t *testing.T) {
 			}
 		}
 		l.do(emulator.Action{Do: "detach"})
+	}
+}
+
+// TestC2DFeedbackLinkAgain: a link that is refused, or breaks alone, is attached
+// again on the connection that there is.
+func TestC2DFeedbackLinkAgain(t *testing.T) {
+	got := make(chan c2d.Feedback, 100)
+	f := emulator.Faults{AMQP: emulator.AMQPFaults{Link: &emulator.LinkFault{Address: "feedback", Trigger: emulator.Trigger{Times: 2}}}}
+	l := newC2DLab(t, emulator.Config{FeedbackEvery: 20 * time.Millisecond, Faults: f}, func(_ *c2dLab, c *c2d.Config) {
+		c.Feedback = func(f c2d.Feedback) { got <- f }
+	})
+	l.device("pump-7", func(context.Context, c2dMessage) {})
+	l.must("pump-7", "b")
+	select {
+	case <-got:
+	case <-time.After(c2dPatience):
+		t.Error("no feedback")
+	}
+	if n := l.hub.Stats().TokensPut; n != 1 {
+		t.Errorf("it took %d connections", n)
 	}
 }
 

@@ -35,6 +35,7 @@ func TestLentUnderLoad(t *testing.T) {
 	r := newLentRig(t, farAway, nil)
 	mine := r.own()
 	_, ours, _ := r.source(lent.Both)
+	r.joined()
 	r.listening()
 	const n = 60
 	var work sync.WaitGroup
@@ -87,6 +88,7 @@ func TestLentReconnects(t *testing.T) {
 	r := newLentRig(t, emulator.Config{}, nil)
 	mine := r.own()
 	_, ours, stop := r.source(lent.Both)
+	r.joined()
 	r.listening()
 	for round := 1; round <= 3; round++ {
 		connects := r.hub.Stats().Connects[lentDevice]
@@ -149,6 +151,7 @@ func TestLentStartsWhileDown(t *testing.T) {
 	if err := r.hub.SetFaults(emulator.Faults{}); err != nil {
 		t.Fatal(err)
 	}
+	r.joined()
 	r.listening()
 	if err := r.signal(r.byMethod, 1); err != nil {
 		t.Error(err)
@@ -169,6 +172,7 @@ func TestLentStartsWhileDown(t *testing.T) {
 func TestLentPropertiesAreLost(t *testing.T) {
 	r := newLentRig(t, emulator.Config{Faults: emulator.Faults{MQTT: emulator.MQTTFaults{PropertiesFirst: true}}}, nil)
 	_, ours, _ := r.source(lent.MessagesOnly)
+	r.joined()
 	if err := r.hub.WaitListening(r.ctx(), lentDevice, "", emulator.ListenMessages); err != nil {
 		t.Fatal(err)
 	}
@@ -212,6 +216,7 @@ func TestLentBridge(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.run("agent", agent.Run)
+	r.joined()
 	r.listening()
 	both, err := auto.New(auto.Config{Method: r.byMethod, Message: r.byMessage})
 	if err != nil {

@@ -63,7 +63,7 @@ func TestTokenExpiry(t *testing.T) {
 				if made%10 == 0 {
 					open.check(t)
 				}
-				<-time.After(20 * time.Millisecond) // a pace, not a wait for anything
+				<-time.After(50 * time.Millisecond) // a pace, not a wait for anything
 			}
 			s := tn.hub.Stats()
 			t.Logf("%d bridges in %v; the agent connected %d times, the relay put %d tokens; live heap %d KiB early, %d KiB now",
