@@ -13,18 +13,20 @@
 //
 // A source listens when the hub has granted each subscription: SUBACK with a QoS.
 // Anything else ends the connection, because an agent that is connected and deaf
-// looks healthy to everybody. After an end it waits, up to 1 s at first and up to
-// 60 s later ("full jitter"); a connection that listened for a minute starts that
-// anew. It never gives up: not when the hub is down, nor when it refuses the
-// credentials (CONNACK 4, 5), since a device is enabled again some day and a clock
-// set right. It tries that only every 30 s to 60 s. The log says a trouble once,
-// and once more every ten minutes.
+// looks healthy to everybody. (A hub that grants and then sends nothing cannot be
+// told from a quiet one; the next renewal asks again.)
+//
+// After an end it waits, up to 1 s at first and up to 60 s later ("full jitter"); a
+// connection that listened for a minute starts that anew. It never gives up: not
+// when the hub is down, nor when it refuses the credentials (CONNACK 4, 5), since a
+// device is enabled again some day and a clock set right. It tries that only every
+// 30 s to 60 s. The log says a trouble once, and once more every ten minutes.
 //
 // # What is taken
 //
-//	device   direct method Bridge          QoS 0   answered
-//	         messages with bridge-signal=v1 QoS 1   acknowledged when the handler has returned
-//	module   direct method Bridge                   modules officially get no messages
+//	device   direct method Bridge             QoS 0   answered
+//	         messages with bridge-signal=v1   QoS 1   acknowledged when the handler has returned
+//	module   direct method Bridge             QoS 0   officially, modules get no messages
 //
 // A method is answered at once, before the agent dials: 200 with {}, or 409 with
 // the refusal's {"code","message"}; 503 with code busy when 256 signals wait
@@ -54,9 +56,9 @@
 //
 // # Liveness
 //
-// Config.KeepAlive bounds the silence. Pings are sent 5 s ahead of it and have to be
-// answered within 9 s; counted with paho's habit to look every 5 s, a dead
-// connection is given up at most 10 s after KeepAlive. Writes have 10 s.
+// Config.KeepAlive bounds the silence. A connection whose ping is not answered is
+// dead, and given up at most 10 s after KeepAlive; with the default the hub has 9 s
+// to answer. The network has 10 s to take a packet.
 //
 // # Takeover
 //
@@ -78,14 +80,15 @@
 //
 // Limits: a hub that drops everybody three times within five minutes without ever
 // being down, or a proxy that ends every connection after a few seconds, is taken
-// for a rival; a supervisor that starts the agent again mends that. A rival that
+// for a rival; a supervisor that starts the agent again after some minutes mends
+// that. A rival that
 // waits 30 s before it comes back is fought, ever more slowly. Two agents of one identity:
 // one stops, the other stays.
 //
 // # Why
 //
 // Why not the iotdevice package of github.com/amenzhinsky/iothub v0.9.1, which does
-// all this? Each of these has a test here.
+// all this? What of this could come back here has a test.
 //
 //   - It answers methods within paho's callback and waits there for the PUBACK, which
 //     the same goroutine would have to read: two calls within a round trip, and the
@@ -113,7 +116,9 @@
 // which it would panic. A guard in front lets whole and sane packets through.
 //
 // Why one topic for one SUBSCRIBE: so do all SDKs. Why CleanSession: with a kept
-// session messages flow before anybody handles them.
+// session messages flow before anybody handles them, and a signal that waited for
+// the device to come back is mostly too old. Whether a hub sends what waited to a
+// clean session is not documented; nothing here depends on it.
 //
 // Why SetOrderMatters(true), where paho's advice is false: false is a goroutine
 // for each packet, in any order. With a callback that never waits, true is safe.

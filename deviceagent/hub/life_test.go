@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -297,7 +295,7 @@ func TestSilentServer(t *testing.T) {
 // A connection that is dead without a word is noticed by the ping that nobody
 // answers.
 func TestHalfOpen(t *testing.T) {
-	for _, keepAlive := range []time.Duration{time.Second, 10 * time.Second, 15 * time.Second, 16 * time.Second, DefaultKeepAlive, MaxKeepAlive} {
+	for _, keepAlive := range []time.Duration{time.Second, 10 * time.Second, 11 * time.Second, 19 * time.Second, 20 * time.Second, DefaultKeepAlive, MaxKeepAlive} {
 		t.Run(keepAlive.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLab(t, func(c *Config) { c.KeepAlive = keepAlive; c.TokenLife = 24 * time.Hour }).run()
@@ -355,43 +353,17 @@ func TestRunTwice(t *testing.T) {
 	})
 }
 
-// The waits between tries grow, and are anything up to their limit.
-func TestBackoff(t *testing.T) {
-	c := Config{}.withDefaults()
-	for tries, most := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 5: 32 * time.Second, 6: time.Minute, 40: time.Minute, 1 << 20: time.Minute} {
-		var low, high time.Duration = time.Hour, 0
-		for range 2000 {
-			d := c.backoff(tries)
-			low, high = min(low, d), max(high, d)
-		}
-		if low > most/10 || high > most || high < most*9/10 {
-			t.Errorf("try %d: from %v to %v, want 0 to %v", tries, low, high, most)
-		}
+// What is off in paho has to stay off: each of these would act behind our back.
+func TestOptions(t *testing.T) {
+	l := newLab(t, nil)
+	o := l.src.options(DefaultKeepAlive)
+	if o.AutoReconnect || o.ConnectRetry || o.ResumeSubs || !o.CleanSession || o.WillEnabled || !o.AutoAckDisabled || !o.Order || len(o.Servers) != 1 {
+		t.Errorf("options %+v", o)
 	}
-	odd := Config{RetryFirst: time.Hour, RetryMost: time.Second}.withDefaults()
-	if d := odd.backoff(3); d > time.Second {
-		t.Errorf("waits %v", d)
+	// A packet that meets a connection's end is given back after this, or 30 s.
+	if o.WriteTimeout != enqueueTimeout {
+		t.Errorf("write timeout %v", o.WriteTimeout)
 	}
-}
-
-// A hub that is down is dialled for ever, and that is told once, and then now and
-// then.
-func TestHubDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLab(t, func(c *Config) {
-			c.Dial = func(context.Context, string, string) (net.Conn, error) {
-				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
-			}
-		}).run()
-		time.Sleep(again - time.Second)
-		l.wantLog(1, "level=WARN")
-		time.Sleep(2 * time.Minute)
-		l.wantLog(2, "level=WARN")
-		l.stop()
-		if n := l.logged("level=DEBUG"); n < 15 || n > 60 {
-			t.Errorf("%d tries in 12 minutes", n)
-		}
-	})
 }
 
 // A token that somebody else makes is asked for at each connection.

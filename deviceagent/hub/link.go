@@ -141,13 +141,16 @@ func (s *Source) options(keepAlive time.Duration) *mqtt.ClientOptions {
 }
 
 // pings turns the time in which a connection may be silent into paho's terms. paho
-// looks every 5 s, or at a short ping every quarter of it, whether a ping is due or
-// its answer overdue. So a dead connection is found at most 10 s after keepAlive.
+// looks whether a ping is due, or its answer overdue, every 5 s, or with a ping of
+// at most 10 s every quarter of it. So a ping may come that much later, a dead
+// connection is found at most 10 s after keepAlive, and the hub, which waits 1.5
+// times as long as it was told, always has 2.5 s to spare, or a quarter of a
+// shorter ping.
 func pings(keepAlive time.Duration) (ping, pong time.Duration) {
-	if keepAlive > 15*time.Second {
+	if keepAlive >= 20*time.Second {
 		return keepAlive - 5*time.Second, 9 * time.Second
 	}
-	return keepAlive, 4 * time.Second
+	return min(keepAlive, 10*time.Second), 4 * time.Second
 }
 
 // subscribe asks for the signals, and wants the hub's word for it.
@@ -182,10 +185,18 @@ func kind(filter string) string {
 func (l *link) await(ctx context.Context, token mqtt.Token) error {
 	select {
 	case <-token.Done():
-		if err := token.Error(); err != nil {
-			return l.why(err)
+		err := token.Error()
+		if err == nil {
+			return nil
 		}
-		return nil
+		// If the connection is lost paho says why right after it has ended its tokens.
+		select {
+		case lost := <-l.lost:
+			err = lost
+			l.lost <- lost
+		case <-time.After(goodbyeTimeout):
+		}
+		return l.why(err)
 	case err := <-l.lost:
 		l.lost <- err // for whoever asks next
 		return l.why(err)

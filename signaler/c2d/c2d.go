@@ -59,6 +59,10 @@ const (
 	writeTimeout = 15 * time.Second
 	// lastWord is for go-amqp to tell of an answer that came just before the end.
 	lastWord = 100 * time.Millisecond
+	// deafAfter is how long messages are sent in vain before the connection is renewed;
+	// those count that waited for patience.
+	deafAfter = time.Minute
+	patience  = 5 * time.Second
 	// settled is how long a connection has lived when its loss is not taken for a failed
 	// attempt: some hubs let a link attach, and then detach it.
 	settled = 10 * time.Second
@@ -126,17 +130,17 @@ func (s *Signaler) configure() error {
 		}
 	}
 	if s.host == "" || strings.ContainsAny(s.host, "/?#@:; \t\r\n") {
-		errs = append(errs, fmt.Errorf("HostName %q is not a hub's name like hub.azure-devices.net", c.HostName))
+		errs = append(errs, fmt.Errorf("the HostName %q is not a hub's name like hub.azure-devices.net", c.HostName))
 	}
 	if port == "" {
 		port = map[bool]string{false: "5671", true: "443"}[c.WebSocket]
 	}
 	s.addr = cmp.Or(c.Addr, net.JoinHostPort(s.host, port))
 	if _, _, err := net.SplitHostPort(s.addr); err != nil {
-		errs = append(errs, fmt.Errorf("Addr %q is not a host and a port", c.Addr))
+		errs = append(errs, fmt.Errorf("the Addr %q is not a host and a port", c.Addr))
 	}
 	if c.Credential == nil {
-		errs = append(errs, errors.New("Credential is missing"))
+		errs = append(errs, errors.New("the Credential is missing"))
 	}
 	for name, d := range map[string]*time.Duration{
 		"MessageLife": &c.MessageLife, "ConnectWait": &c.ConnectWait, "DialTimeout": &c.DialTimeout, "IdleTimeout": &c.IdleTimeout,

@@ -2,12 +2,9 @@ package c2d
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,14 +32,16 @@ type connection struct {
 
 	probing atomic.Bool
 
-	mu      sync.Mutex // guards what follows
-	useful  bool       // it took a message
-	sending int        // the channel of session; negative: not known yet
+	mu         sync.Mutex // guards what follows
+	useful     bool       // it took a message
+	sending    int        // the channel of session; negative: not known yet
+	unanswered time.Time  // when the first message was sent that got no answer; zero: the last one got one
 }
 
 var (
 	errLost   = errors.New("the connection was lost")
 	errSilent = errors.New("the hub has gone silent")
+	errDeaf   = errors.New("the hub answers no message any more")
 	errStop   = errors.New("the signaler stops")
 )
 
@@ -165,17 +164,19 @@ func (c *connection) send(ctx context.Context, m *amqp.Message, silence time.Dur
 		<-c.sends
 		return errLost
 	}
+	start := time.Now()
 	timer := time.NewTimer(silence)
 	defer timer.Stop()
 	lost := c.lost()
 	for {
 		select {
 		case err := <-result:
-			return c.outcome(ctx, err)
+			return c.outcome(ctx, start, err)
 		case <-lost:
 			lost = nil // go-amqp may have the hub's answer, and soon says so
 			timer.Reset(lastWord)
 		case <-ctx.Done():
+			c.gaveUp(start)
 			return context.Cause(ctx)
 		case <-timer.C:
 			if lost == nil {
@@ -201,24 +202,46 @@ func (c *connection) probe(d time.Duration) {
 		defer cancel()
 		if session, err := c.amqp.NewSession(ctx, nil); err == nil {
 			session.Close(ctx)
-		}
-		if !c.shim.heardSince(start) {
+		} else if !c.shim.heardSince(start) {
 			c.drop(errSilent)
 		}
 	})
 }
 
-func (c *connection) outcome(ctx context.Context, err error) error {
+// gaveUp notes a message that nobody waits for any more. A link that has no credit,
+// or whose session has no window, and never will, looks as healthy as any.
+func (c *connection) gaveUp(start time.Time) {
+	if time.Since(start) < patience {
+		return // the requester left, or was in a hurry
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unanswered.IsZero() {
+		c.unanswered = start
+	}
+	if time.Since(c.unanswered) > deafAfter {
+		c.drop(errDeaf)
+	}
+}
+
+func (c *connection) answered(taken bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.useful = c.useful || taken
+	c.unanswered = time.Time{}
+}
+
+func (c *connection) outcome(ctx context.Context, start time.Time, err error) error {
 	if err == nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.useful = true
+		c.answered(true)
 		return nil
 	}
 	if e, ok := errors.AsType[*amqp.Error](err); ok {
+		c.answered(false)
 		return rejection(e)
 	}
 	if ctx.Err() != nil {
+		c.gaveUp(start)
 		return context.Cause(ctx)
 	}
 	// The link, session or connection is gone, or go-amqp could not encode the
@@ -259,136 +282,4 @@ func (c *connection) close() {
 	}
 	c.crew.Wait()
 	c.drop(errStop)
-}
-
-// tokenLinks show tokens to the hub: claims-based security, AMQP's working draft
-// amqp-cbs-v1.0. They are used by one goroutine.
-type tokenLinks struct {
-	session  *amqp.Session
-	name     string // the hub's, as tokens of keys have it
-	host     string
-	sender   *amqp.Sender // nil: to be attached
-	receiver *amqp.Receiver
-}
-
-// put returns nil when the hub took the token, and a *tokenError if it did not.
-func (l *tokenLinks) put(ctx context.Context, tok credential.Token, crew *crew) error {
-	err := l.try(ctx, tok, crew)
-	if _, ok := errors.AsType[*tokenError](err); err != nil && !ok {
-		l.detach() // they may be gone, or owe an answer to another question
-	}
-	return err
-}
-
-func (l *tokenLinks) try(ctx context.Context, tok credential.Token, crew *crew) (err error) {
-	if l.receiver == nil {
-		if l.receiver, err = l.session.NewReceiver(ctx, "$cbs", &amqp.ReceiverOptions{Credit: 4, MaxMessageSize: maxFrame}); err != nil {
-			l.receiver = nil
-			return err
-		}
-	}
-	if l.sender == nil {
-		if l.sender, err = l.session.NewSender(ctx, "$cbs", &amqp.SenderOptions{IgnoreDispositionErrors: true}); err != nil {
-			l.sender = nil
-			return err
-		}
-	}
-	kind, name := "servicebus.windows.net:sastoken", l.name
-	if tok.Kind == credential.Bearer {
-		kind, name = "Bearer", "amqps://"+l.host+":5671/"
-	}
-	id, replyTo, to := randomID(), "cbs", "$cbs"
-	m := &amqp.Message{
-		Properties:            &amqp.MessageProperties{MessageID: id, To: &to, ReplyTo: &replyTo},
-		ApplicationProperties: map[string]any{"operation": "put-token", "type": kind, "name": name},
-		Value:                 tok.Text,
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	sender := l.sender
-	if !crew.Go(func() {
-		if err := sender.Send(ctx, m); err != nil {
-			cancel(err)
-		}
-	}) {
-		return errLost
-	}
-	for { // the answer may come before the request is settled
-		answer, err := l.receiver.Receive(ctx)
-		if err != nil {
-			return causeOr(ctx, err)
-		}
-		if err := l.receiver.AcceptMessage(ctx, answer); err != nil {
-			return causeOr(ctx, err)
-		}
-		if p := answer.Properties; p != nil && p.CorrelationID != nil && p.CorrelationID != any(id) {
-			continue // to a question that we gave up
-		}
-		return verdict(answer)
-	}
-}
-
-func verdict(answer *amqp.Message) error {
-	status, err := strconv.Atoi(fmt.Sprint(answer.ApplicationProperties["status-code"])) // any integer type
-	if err != nil {
-		return fmt.Errorf("%w: the answer to put-token has no status-code", errProtocol)
-	}
-	if status/100 == 2 {
-		return nil
-	}
-	text, _ := answer.ApplicationProperties["status-description"].(string)
-	return &tokenError{status, text}
-}
-
-// detach forgets the links. A hub that does not answer is not waited for; what is
-// left of them ends with the session.
-func (l *tokenLinks) detach() {
-	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
-	defer cancel()
-	if l.sender != nil {
-		l.sender.Close(ctx)
-	}
-	if l.receiver != nil {
-		l.receiver.Close(ctx)
-	}
-	l.sender, l.receiver = nil, nil
-}
-
-// close waits for the links and the session of a connection that is gone.
-func (l *tokenLinks) close(ctx context.Context) {
-	l.detach()
-	l.session.Close(ctx)
-}
-
-func randomID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
-// A crew is goroutines that somebody waits for. Unlike a sync.WaitGroup it may be
-// joined while its end is waited for: then it says no.
-type crew struct {
-	mu   sync.Mutex // guards shut, and wg's Go against its Wait
-	shut bool
-	wg   sync.WaitGroup
-}
-
-// Go runs f unless the crew was told to leave.
-func (c *crew) Go(f func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.shut {
-		return false
-	}
-	c.wg.Go(f)
-	return true
-}
-
-// Wait lets nobody in and returns when the last one is out.
-func (c *crew) Wait() {
-	c.mu.Lock()
-	c.shut = true
-	c.mu.Unlock()
-	c.wg.Wait()
 }

@@ -61,6 +61,7 @@
 //	ConnectWait      10 s: a relay gives a device 15 s, and this answer says more
 //	IdleTimeout      1 min; we tell the hub half of it, and beat at half of what it tells us
 //	SilenceTimeout   3 s, then a BEGIN, then 3 s; only while a message waits
+//	no outcome       for any message for 1 min, of those that waited 5 s: a new connection
 //	a message        sent at most 4 times: again if the connection broke before the
 //	                 outcome, or after up to 1 s if the hub failed by itself (timeout,
 //	                 internal-error, detach-forced, released, modified)

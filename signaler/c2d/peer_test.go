@@ -25,6 +25,7 @@ type peer struct {
 
 	deaf      atomic.Bool // answers nothing any more
 	closed    atomic.Bool // we said goodbye
+	stale     bool        // answers to put-token come after one to another question
 	mute      bool        // no heartbeats
 	omitID    bool        // leave next-incoming-id out, as Gateway v2 does
 	credit    byte        // per link; 0: 100
@@ -210,8 +211,19 @@ func (p *peer) tokenAnswer(hub uint16, id uint32, payload []byte) {
 	if p.put != nil {
 		status = p.put(token)
 	}
+	if status == 0 { // the link goes instead
+		p.send(hub, codeDetach, []byte{0x43}, []byte{0x41})
+		return
+	}
+	if p.stale {
+		p.tokenStatus(hub, "another question", 500)
+	}
+	p.tokenStatus(hub, m.Properties.MessageID, status)
+}
+
+func (p *peer) tokenStatus(hub uint16, question any, status int32) {
 	answer := amqp.Message{
-		Properties:            &amqp.MessageProperties{CorrelationID: m.Properties.MessageID},
+		Properties:            &amqp.MessageProperties{CorrelationID: question},
 		ApplicationProperties: map[string]any{"status-code": status, "status-description": "as the test wants it"},
 		Value:                 "",
 	}

@@ -4,154 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
-	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"websocketbridge/signaler"
-	"websocketbridge/signaler/credential"
 )
-
-// A site is hubs that come and go: each dial meets a new peer.
-type site struct {
-	t    *testing.T
-	peer func() *peer // nil: nobody is there
-
-	mu    sync.Mutex
-	dials []time.Time
-	last  *peer
-}
-
-func (h *site) dial(ctx context.Context) (net.Conn, net.Conn, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.dials = append(h.dials, time.Now())
-	if h.peer == nil {
-		return nil, nil, errors.New("connection refused")
-	}
-	h.last = h.peer()
-	c := h.last.start(h.t)
-	return c, c, nil
-}
-
-func (h *site) set(peer func() *peer) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.peer = peer
-}
-
-func (h *site) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.dials)
-}
-
-// tokens returns those that the last peer was shown.
-func (h *site) tokens() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	tokens, _ := h.last.seen()
-	return tokens
-}
-
-// cut ends the connection under way.
-func (h *site) cut() {
-	h.mu.Lock()
-	p := h.last
-	h.mu.Unlock()
-	p.end()
-}
-
-// A source gives what tokens says at the moment.
-type source struct {
-	mu    sync.Mutex
-	token func() (credential.Token, error)
-	asked int
-}
-
-func (s *source) Token(context.Context) (credential.Token, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.asked++
-	return s.token()
-}
-
-func (s *source) times() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.asked
-}
-
-func (s *source) set(f func() (credential.Token, error)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.token = f
-}
-
-// bubble runs f with a signaler that runs and logs.
-func bubble(t *testing.T, change func(*Config), f func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer)) {
-	synctest.Test(t, func(t *testing.T) {
-		h := &site{t: t, peer: func() *peer { return &peer{} }}
-		var log safeBuffer
-		s := testSignaler(t, func(c *Config) {
-			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
-			if change != nil {
-				change(c)
-			}
-		})
-		s.dial = h.dial
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
-		defer func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		}()
-		f(t, s, h, &log.b)
-		cancel()
-		synctest.Wait()
-		sleep(time.Minute)
-		if err := s.Signal(context.Background(), testSignal()); !errors.Is(err, signaler.ErrUnavailable) || !strings.Contains(err.Error(), "stopped") {
-			t.Errorf("after Run: %v", err)
-		}
-	})
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func testSignal() *signaler.Signal {
-	return &signaler.Signal{AcceptURL: "wss://relay.example/bridge/accept?bridgeToken=t0k3n", DeviceID: "pump-7", BridgeID: "b1"}
-}
-
-// sleep lets the time pass, and what is due then happen.
-func sleep(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
-// signal signals with a relay's patience.
-func signal(t *testing.T, s *Signaler) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-	defer cancel()
-	return s.Signal(ctx, testSignal())
-}
 
 func TestRunConnects(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, _ *bytes.Buffer) {
@@ -267,128 +127,6 @@ func TestUnauthorizedAtOnce(t *testing.T) {
 		sleep(3 * time.Second)
 		if err := signal(t, s); err != nil {
 			t.Errorf("corrected: %v", err)
-		}
-	})
-}
-
-// cut0 cuts the connection that there is, and gives the next the time to come up.
-func (h *site) cut0() {
-	synctest.Wait()
-	h.cut()
-	sleep(2 * time.Second)
-}
-
-// TestRenews: at 2/3 of the token's life, on the live connection.
-func TestRenews(t *testing.T) {
-	src := &source{}
-	n := 0
-	src.token = func() (credential.Token, error) {
-		n++
-		return credential.Token{Text: "SharedAccessSignature " + strings.Repeat("i", n), Expires: time.Now().Add(time.Hour)}, nil
-	}
-	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
-		synctest.Wait()
-		sleep(39 * time.Minute)
-		if got := len(h.tokens()); got != 1 {
-			t.Errorf("%d tokens after 39 min", got)
-		}
-		sleep(2 * time.Minute)
-		if got := len(h.tokens()); got != 2 || h.tokens()[0] == h.tokens()[1] {
-			t.Errorf("%d tokens after 41 min", got)
-		}
-		sleep(24 * time.Hour)
-		if got := len(h.tokens()); got < 37 || got > 39 || h.count() != 1 {
-			t.Errorf("%d tokens on %d connections after a day", got, h.count())
-		}
-		if _, gap := h.last.seen(); gap > peerIdle {
-			t.Errorf("the hub did not hear of us for %v", gap)
-		}
-	})
-}
-
-// TestRenewsUnchanged: a source that gives its token again is asked again, and the
-// hub is not bothered.
-func TestRenewsUnchanged(t *testing.T) {
-	src := &source{}
-	expires := time.Time{}
-	src.token = func() (credential.Token, error) {
-		if time.Until(expires) < 5*time.Minute { // as azidentity
-			expires = time.Now().Add(time.Hour)
-		}
-		return credential.Token{Text: "Bearer " + expires.String(), Kind: credential.Bearer, Expires: expires}, nil
-	}
-	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
-		synctest.Wait()
-		sleep(24 * time.Hour)
-		if got := len(h.tokens()); got < 24 || got > 27 || h.count() != 1 {
-			t.Errorf("%d tokens on %d connections after a day", got, h.count())
-		}
-		if n := src.times(); n > 150 {
-			t.Errorf("the source was asked %d times", n)
-		}
-	})
-}
-
-// TestRenewalFails: it is tried again every few seconds, said once, and the
-// connection stays.
-func TestRenewalFails(t *testing.T) {
-	src := &source{}
-	good := func() (credential.Token, error) {
-		return credential.Token{Text: "Bearer " + time.Now().String(), Kind: credential.Bearer, Expires: time.Now().Add(time.Hour)}, nil
-	}
-	src.token = good
-	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
-		synctest.Wait()
-		src.set(func() (credential.Token, error) { return credential.Token{}, errors.New("no route to login.example") })
-		sleep(45 * time.Minute)
-		if n := src.times(); n < 50 {
-			t.Errorf("asked %d times", n)
-		}
-		if err := signal(t, s); err != nil {
-			t.Error(err)
-		}
-		src.set(good)
-		sleep(time.Minute)
-		if got := len(h.tokens()); got != 2 || h.count() != 1 {
-			t.Errorf("%d tokens on %d connections", got, h.count())
-		}
-		for _, want := range []string{"cannot be renewed", "token is renewed"} {
-			if strings.Count(log.String(), want) != 1 {
-				t.Errorf("not once %q in\n%s", want, log)
-			}
-		}
-	})
-}
-
-// TestRenewsWhenRefused: a message refused as unauthorized makes the token be
-// shown again, though not for each of many.
-func TestRenewsWhenRefused(t *testing.T) {
-	var no atomic.Bool
-	no.Store(true)
-	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
-		h.set(func() *peer {
-			return &peer{transfer: func(p *peer, hub uint16, id uint32) {
-				if no.Load() {
-					p.settle(hub, id, rejected("amqp:unauthorized-access", ""))
-				} else {
-					p.settle(hub, id, unhex(stateAccepted))
-				}
-			}}
-		})
-		h.cut0()
-		sleep(time.Minute)
-		for range 10 {
-			if err := signal(t, s); !errors.Is(err, signaler.ErrUnauthorized) {
-				t.Errorf("got %v", err)
-			}
-		}
-		sleep(time.Second)
-		if got := len(h.tokens()); got != 2 {
-			t.Errorf("%d tokens", got)
-		}
-		no.Store(false)
-		if err := signal(t, s); err != nil {
-			t.Error(err)
 		}
 	})
 }
@@ -510,6 +248,40 @@ func TestHalfOpen(t *testing.T) {
 		defer h.mu.Unlock()
 		if d := h.dials[len(h.dials)-1].Sub(h.dials[len(h.dials)-2]); d < time.Minute || d > 62*time.Second {
 			t.Errorf("dialled again after %v", d)
+		}
+	})
+}
+
+// TestDeafLink: a hub that takes messages and never answers them, but is well
+// otherwise, is connected anew.
+func TestDeafLink(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		h.set(func() *peer {
+			deaf := len(h.dials) == 2 // dial has the lock
+			return &peer{transfer: func(p *peer, hub uint16, id uint32) {
+				if !deaf {
+					p.settle(hub, id, unhex(stateAccepted))
+				}
+			}}
+		})
+		h.cut0()
+		before, start := h.count(), time.Now()
+		for range 100 { // requesters in a hurry prove nothing
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			s.Signal(ctx, testSignal())
+			cancel()
+		}
+		if n := h.count() - before; n != 0 {
+			t.Errorf("%d connections more after %v", n, time.Since(start))
+		}
+		for start = time.Now(); signal(t, s) != nil; {
+			if time.Since(start) > 2*time.Minute {
+				t.Errorf("still deaf after %v", time.Since(start))
+				return
+			}
+		}
+		if n := h.count() - before; n != 1 || time.Since(start) < time.Minute {
+			t.Errorf("%d connections more after %v", n, time.Since(start))
 		}
 	})
 }

@@ -71,7 +71,7 @@ func (s *Signaler) signal(ctx context.Context, sig *signaler.Signal) error {
 		switch {
 		case err == nil:
 			return nil
-		case ctx.Err() != nil:
+		case no == nil && ctx.Err() != nil:
 			return ended(ctx, signaler.ErrTimedOut)
 		case no != nil && no.is == signaler.ErrUnauthorized:
 			poke(s.renew)

@@ -113,23 +113,17 @@ func (l *mqttLink) resume() bool {
 	return true
 }
 
-// save keeps the subscription to messages for the next connection, if the device
-// wants that. Of others Microsoft's page does not say that they are kept: a client
-// that counts on it is to fail here, not in the field.
+// save keeps the subscriptions for the next connection, if the device wants that:
+// all of them, since Microsoft's SDK for Node.js renews its token by connecting
+// again and subscribes to nothing then. test/clients/azure has it do so.
 func (l *mqttLink) save() {
 	if l.clean {
 		return
 	}
-	kept := make(map[string]byte)
-	for filter, qos := range l.subs {
-		if kind, _, _ := parseFilter(l.id, filter); kind == filterMessages {
-			kept[filter] = qos
-		}
-	}
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	if !l.at.dead { // or the session is another connection's by now
-		l.at.r.session = kept
+		l.at.r.session = maps.Clone(l.subs)
 	}
 }
 

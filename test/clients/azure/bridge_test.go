@@ -165,6 +165,8 @@ func TestBridgeToSDKDevice(t *testing.T) {
 		{"c2d", "Mqtt", "message", nil},
 		{"auto", "MqttWs", "method", nil},
 		{"auto", "MqttWs", "message", []string{"METHODS=no"}},
+		{"method", "AmqpWs", "method", nil},
+		{"c2d", "Amqp", "message", nil},
 	} {
 		t.Run(c.signaler+" over "+c.transport+" by "+c.by, func(t *testing.T) {
 			id := strings.ReplaceAll(strings.ToLower("pump-"+c.signaler+"-"+c.transport+"-"+c.by), " ", "-")

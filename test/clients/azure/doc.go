@@ -20,14 +20,34 @@
 // process and are subtests here. node/lib.mjs is what they share. The emulator's
 // admin API tells them what no SDK can: events, connections.
 //
-// # What was found out on the way
+// # What the SDKs for Node.js do
 //
-// A device written with the SDK reads a property without a value, which is null,
-// as the word undefined. Its first connection fails with "Not authorized" whatever
-// the reason; a hub that refuses shows as "Connection refused: Not authorized". It
-// throws on a method's answer of status 0.
+// It is here since each of these decides something in the emulator or in the
+// relay; a test shows it.
 //
-// The soak (TestNeighbour) lasts 20 s, or what the environment says:
+//   - Renewing a token over MQTT, after 45 minutes, is a new connection on which
+//     the SDK subscribes to nothing. A hub that kept only the subscription to
+//     messages would leave the device deaf to methods (see also Azure/iotedge
+//     pull request 3214).
+//   - The device sends the correlation-id of a method's request, which is 16
+//     random bytes, back as text if they are no UUID of a version that it knows.
+//   - A device over MQTT reads a property without a value, which is null, as the
+//     word undefined, and the wish for feedback, iothub-ack, as a property.
+//   - A device over AMQP is there for the hub when it attaches its first link,
+//     which is when the program first listens or sends.
+//   - The first connection of a device over MQTT fails with "Not authorized",
+//     whatever the reason; if the hub refused it, "Connection refused: Not
+//     authorized" stands behind it.
+//   - A method's answer of status 0 is an error in the device's program. So a device
+//     accepts a signal with 200, and 0 is only good from others.
+//   - The service takes a message that the hub released for one that was sent.
+//   - The service has no SASL, and fails with NotConnectedError where the hub
+//     insists on it.
+//   - Query.next() starts anew unless it is given the continuationToken.
+//
+// # Soak
+//
+// TestNeighbour lasts 20 s, or as long as the environment says:
 //
 //	SOAK=10m go test -count=1 -tags clients -timeout 20m -run TestNeighbour ./test/clients/azure
 package azure

@@ -42,6 +42,9 @@ func subject(t *testing.T, w world, caFile, name string, args ...string) {
 	} else if err != nil {
 		t.Errorf("node run.mjs %s: %v", name, err)
 	}
+	if testing.Verbose() {
+		t.Logf("%s", stdout)
+	}
 	type line struct {
 		Test, Error string
 		MS          int

@@ -80,7 +80,7 @@ func TestSampleNode(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := echo(b, websocket.MessageText, []byte("hello")); err != nil {
+				if err := echo(b, websocket.MessageBinary, []byte("hello")); err != nil {
 					t.Error(err)
 				}
 				b.Close(websocket.StatusNormalClosure, "")

@@ -24,18 +24,13 @@ func faults(t *testing.T, s string) emulator.Faults {
 }
 
 func TestSDK(t *testing.T) {
-	h := newHub(t, quick())
-	w := h.world(t)
-	for _, run := range []string{
-		"c2d Mqtt Amqp", "c2d MqttWs AmqpWs", "feedback Amqp", "feedback AmqpWs", "methods Mqtt", "methods MqttWs",
-		"c2d Amqp Amqp", "c2d AmqpWs AmqpWs", "methods Amqp", "events AmqpWs", "twin Amqp", "takeover Amqp", "access Amqp Amqp",
-		"registry", "twin Mqtt", "events Mqtt", "events MqttWs", "takeover Mqtt", "access Mqtt Amqp", "access MqttWs AmqpWs",
-	} {
-		t.Run(run, func(t *testing.T) {
-			words := strings.Fields(run)
-			subject(t, w, h.caFile, words[0], words[1:]...)
-		})
-	}
+	testSubjects(t, quick(),
+		"c2d Mqtt Amqp", "c2d MqttWs AmqpWs", "c2d Amqp Amqp", "c2d AmqpWs AmqpWs",
+		"methods Mqtt", "methods MqttWs", "methods Amqp",
+		"feedback Amqp; feedback AmqpWs", // one queue of feedback, so one reader
+		"registry", "twin Mqtt", "events Mqtt", "events MqttWs", "events AmqpWs", "takeover Mqtt", "takeover Amqp",
+		"access Mqtt Amqp", "access MqttWs AmqpWs",
+	)
 }
 
 // TestSDKOddHub is the same with a hub that does what hubs have been seen to do:
@@ -44,14 +39,25 @@ func TestSDK(t *testing.T) {
 func TestSDKOddHub(t *testing.T) {
 	cfg := quick()
 	cfg.Faults = faults(t, `{"errorForm":"old","amqp":{"flowWithoutNextIncomingId":true,"sasl":"refused"},"mqtt":{"methodQoS":1,"propertiesFirst":true}}`)
+	testSubjects(t, cfg, "c2d Mqtt Amqp", "c2d Amqp AmqpWs", "feedback AmqpWs", "methods Mqtt")
+}
+
+// testSubjects runs subjects next to each other, those of one line in turn. Each
+// uses devices of its own.
+func testSubjects(t *testing.T, cfg emulator.Config, lines ...string) {
 	h := newHub(t, cfg)
 	w := h.world(t)
-	for _, run := range []string{"c2d Mqtt Amqp", "feedback AmqpWs", "methods Mqtt"} {
-		t.Run(run, func(t *testing.T) {
-			words := strings.Fields(run)
-			subject(t, w, h.caFile, words[0], words[1:]...)
-		})
-	}
+	t.Run("subjects", func(t *testing.T) { // ends when all of them have
+		for _, line := range lines {
+			t.Run(line, func(t *testing.T) {
+				t.Parallel()
+				for run := range strings.SplitSeq(line, "; ") {
+					words := strings.Fields(run)
+					subject(t, w, h.caFile, words[0], words[1:]...)
+				}
+			})
+		}
+	})
 }
 
 // TestSDKThrottled: a hub that keeps to its rates, and lets nothing wait.

@@ -5,13 +5,13 @@
 //
 // It prints a JSON line for what happens, and ends when its input does.
 import iotdevice from 'azure-iot-device';
-import * as mqtt from 'azure-iot-device-mqtt';
 import WebSocket from 'ws';
+import { transports } from './lib.mjs';
 
 const { DEVICE, TRANSPORT, METHODS } = process.env;
 const tell = (event, fields = {}) => process.stdout.write(JSON.stringify({ event, ...fields }) + '\n');
 
-const client = iotdevice.Client.fromConnectionString(DEVICE, mqtt[TRANSPORT]);
+const client = iotdevice.Client.fromConnectionString(DEVICE, transports[TRANSPORT]);
 const bridges = new Set();
 
 function bridge({ acceptUrl, bridgeId }) {

