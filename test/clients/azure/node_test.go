@@ -4,6 +4,7 @@ package azure
 
 import (
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -21,46 +22,61 @@ func nodeEnv(caFile string, more ...string) []string {
 // subject runs the tests of node/NAME.mjs as subtests.
 func subject(t *testing.T, w world, caFile, name string, args ...string) {
 	t.Helper()
+	runSubject(w, caFile, name, args...).report(t)
+}
+
+// An outcome is what a subject came to.
+type outcome struct {
+	name           string
+	stdout, stderr *output
+	err            error // it did not run to its end
+}
+
+func runSubject(w world, caFile, name string, args ...string) outcome {
+	o := outcome{name: name, stdout: newOutput(), stderr: newOutput()}
 	b, err := json.Marshal(w)
 	if err != nil {
-		t.Fatal(err)
+		panic(err) // of strings
 	}
 	cmd := exec.Command("node", append([]string{"run.mjs", name}, args...)...)
 	cmd.Dir = nodeDir
 	cmd.Env = nodeEnv(caFile, "WORLD="+string(b))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stdout, stderr := newOutput(), newOutput()
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	cmd.Stdout, cmd.Stderr = o.stdout, o.stderr
+	if o.err = cmd.Start(); o.err != nil {
+		return o
 	}
 	const most = 2 * time.Minute // lib.mjs gives each test one, and they run side by side
 	late := time.AfterFunc(most, func() { cmd.Process.Kill() })
-	err = cmd.Wait()
+	o.err = cmd.Wait()
 	if !late.Stop() {
-		t.Errorf("node run.mjs %s did not end within %v", name, most)
-	} else if err != nil {
-		t.Errorf("node run.mjs %s: %v", name, err)
+		o.err = fmt.Errorf("it did not end within %v", most)
 	}
-	if testing.Verbose() {
-		t.Logf("%s", stdout)
+	return o
+}
+
+func (o outcome) report(t *testing.T) {
+	t.Helper()
+	if o.err != nil {
+		t.Errorf("node run.mjs %s: %v", o.name, o.err)
 	}
 	type line struct {
 		Test, Error string
 		MS          int
 	}
-	lines := jsonLines[line](stdout)
+	lines := jsonLines[line](o.stdout)
 	if len(lines) == 0 {
 		t.Error("no test was run")
 	}
 	for _, l := range lines {
 		t.Run(l.Test, func(t *testing.T) {
+			t.Logf("took %d ms in node", l.MS)
 			if l.Error != "" {
-				t.Errorf("after %d ms: %s", l.MS, l.Error)
+				t.Error(l.Error)
 			}
 		})
 	}
-	if s := strings.TrimSpace(stderr.String()); s != "" {
+	if s := strings.TrimSpace(o.stderr.String()); s != "" {
 		t.Logf("node says\n%s", tail(s))
 	}
 }

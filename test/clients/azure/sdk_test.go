@@ -4,6 +4,7 @@ package azure
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,21 +44,31 @@ func TestSDKOddHub(t *testing.T) {
 }
 
 // testSubjects runs subjects next to each other, those of one line in turn. Each
-// uses devices of its own.
+// uses devices of its own, and mostly waits.
 func testSubjects(t *testing.T, cfg emulator.Config, lines ...string) {
 	h := newHub(t, cfg)
 	w := h.world(t)
-	t.Run("subjects", func(t *testing.T) { // ends when all of them have
-		for _, line := range lines {
-			t.Run(line, func(t *testing.T) {
-				t.Parallel()
-				for run := range strings.SplitSeq(line, "; ") {
-					words := strings.Fields(run)
-					subject(t, w, h.caFile, words[0], words[1:]...)
-				}
-			})
-		}
-	})
+	outcomes := make([][]outcome, len(lines))
+	var wg sync.WaitGroup
+	four := make(chan struct{}, 4)
+	for i, line := range lines {
+		wg.Go(func() {
+			four <- struct{}{}
+			defer func() { <-four }()
+			for run := range strings.SplitSeq(line, "; ") {
+				words := strings.Fields(run)
+				outcomes[i] = append(outcomes[i], runSubject(w, h.caFile, words[0], words[1:]...))
+			}
+		})
+	}
+	wg.Wait()
+	for i, line := range lines {
+		t.Run(line, func(t *testing.T) {
+			for _, o := range outcomes[i] {
+				o.report(t)
+			}
+		})
+	}
 }
 
 // TestSDKThrottled: a hub that keeps to its rates, and lets nothing wait.

@@ -67,6 +67,7 @@ func (d *agentDaemon) exits() error {
 // The daemon with what its owner has: a connection string or a certificate in files,
 // a private CA, and a proxy in the environment as the only way out.
 func TestAgentDaemon(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "deviceagent")
 	if out, err := exec.Command("go", "build", "-o", program, "websocketbridge/deviceagent/cmd/deviceagent").CombinedOutput(); err != nil {

@@ -20,6 +20,7 @@ const agentKey = "cHVtcC03LWtleQ=="
 // Tokens that live for a second or two, and a hub that cuts a connection the moment
 // its token expires: no signal is lost, and the hub has nothing to cut.
 func TestAgentRenews(t *testing.T) {
+	t.Parallel()
 	for _, life := range []time.Duration{time.Second, 2 * time.Second} {
 		t.Run(life.String(), func(t *testing.T) {
 			t.Parallel()
@@ -71,6 +72,7 @@ func TestAgentRenews(t *testing.T) {
 // What the hub and the network may do to a connection: signals come through, soon
 // and once, and no fault of one kind is taken for a rival however often it comes.
 func TestAgentFaults(t *testing.T) {
+	t.Parallel()
 	always := &emulator.Trigger{}
 	for _, tt := range []struct {
 		name   string
@@ -137,6 +139,7 @@ func TestAgentFaults(t *testing.T) {
 // A hub that grants a subscription and does not heed it: the next renewal mends
 // that, and until then messages wait.
 func TestAgentLiedTo(t *testing.T) {
+	t.Parallel()
 	l := newAgentLab(t, emulator.Config{})
 	l.faults(emulator.Faults{MQTT: emulator.MQTTFaults{Deaf: &emulator.DeafFault{Trigger: emulator.Trigger{Times: 2}, How: "lie"}}})
 	cfg := l.config("")
@@ -152,6 +155,7 @@ func TestAgentLiedTo(t *testing.T) {
 
 // A network that swallows everything from one moment on, both ways.
 func TestAgentHalfOpen(t *testing.T) {
+	t.Parallel()
 	l := newAgentLab(t, emulator.Config{})
 	cfg := l.config("")
 	cfg.KeepAlive = 2 * time.Second
@@ -217,6 +221,7 @@ func TestAgentManyAtOnce(t *testing.T) {
 // A hub that is down, at the start and later, is waited for; what waits in its
 // queue comes through. It may restart as often as it likes.
 func TestAgentHubRestarts(t *testing.T) {
+	t.Parallel()
 	cfg := emulator.Config{Devices: []emulator.Device{{ID: agentDevice, PrimaryKey: agentKey}}}
 	l := newAgentLab(t, cfg)
 	hc := l.config("")
@@ -253,6 +258,7 @@ func TestAgentHubRestarts(t *testing.T) {
 // Credentials that are refused are tried until they are good: a key that is put
 // right, a device that is enabled again.
 func TestAgentRefused(t *testing.T) {
+	t.Parallel()
 	l := newAgentLab(t, emulator.Config{Devices: []emulator.Device{{ID: agentDevice, PrimaryKey: "d3Jvbmc="}}})
 	cfg := l.config("")
 	cfg.Key = agentKey
@@ -289,6 +295,7 @@ func TestAgentRefused(t *testing.T) {
 
 // A device that is deleted and made again, with the same key.
 func TestAgentDeleted(t *testing.T) {
+	t.Parallel()
 	l := newAgentLab(t, emulator.Config{Devices: []emulator.Device{{ID: agentDevice, PrimaryKey: agentKey}}})
 	r := l.agent(l.config(""))
 	l.listens("")
@@ -308,6 +315,7 @@ func TestAgentDeleted(t *testing.T) {
 // an agent with the same identity gives up and says what to do. Beside it, as a
 // module, both live.
 func TestAgentTakenOver(t *testing.T) {
+	t.Parallel()
 	for _, webSocket := range []bool{false, true} {
 		t.Run(agentName("websocket=", webSocket), func(t *testing.T) {
 			t.Parallel()
@@ -337,6 +345,7 @@ func TestAgentTakenOver(t *testing.T) {
 
 // Of two agents with one identity one stays, and works.
 func TestAgentTwice(t *testing.T) {
+	t.Parallel()
 	l := newAgentLab(t, emulator.Config{})
 	a, b := l.agent(l.config("")), l.agent(l.config(""))
 	var stays *agentRun
@@ -361,6 +370,7 @@ func TestAgentTwice(t *testing.T) {
 
 // As a module the agent lives beside whoever has the device's connection.
 func TestAgentBesideADevice(t *testing.T) {
+	t.Parallel()
 	l := newAgentLab(t, emulator.Config{})
 	others := l.rival()
 	r := l.agent(l.config(agentModule))

@@ -33,7 +33,7 @@ import (
 )
 
 // agentPatience bounds every wait for a state.
-const agentPatience = 30 * time.Second
+const agentPatience = 60 * time.Second
 
 const agentDevice, agentModule = "pump-7", "bridge"
 

@@ -17,6 +17,7 @@ import (
 
 // Each identity, by each proof of it, by each way to the hub.
 func TestAgentConnects(t *testing.T) {
+	t.Parallel()
 	cert, print := agentCert(t, time.Now().Add(time.Hour))
 	for _, module := range []string{"", agentModule} {
 		for _, x509 := range []bool{false, true} {
@@ -73,6 +74,7 @@ func TestAgentConnects(t *testing.T) {
 
 // Why a connection is not made is said with what to try.
 func TestAgentSaysWhy(t *testing.T) {
+	t.Parallel()
 	const otherKey = "YW5vdGhlci1rZXk="
 	expired, print := agentCert(t, time.Now().Add(-time.Hour))
 	proxy := newAgentProxy(t, nil)
@@ -129,6 +131,7 @@ func TestAgentSaysWhy(t *testing.T) {
 
 // What is not for the agent is thrown away, told, and does no harm.
 func TestAgentForeign(t *testing.T) {
+	t.Parallel()
 	l := newAgentLab(t, emulator.Config{})
 	r := l.agent(l.config(""))
 	l.listens("")

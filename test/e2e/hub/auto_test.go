@@ -26,6 +26,7 @@ func (r *methodRig) auto(t *testing.T, module string, patience time.Duration) *a
 // The auto signaler passes the suite, with agents, and with devices that take messages
 // only.
 func TestAutoConformance(t *testing.T) {
+	t.Parallel()
 	for _, older := range []bool{false, true} {
 		t.Run(map[bool]string{false: "agents", true: "older devices"}[older], func(t *testing.T) {
 			signalertest.Run(t, func(t *testing.T) signalertest.Harness {
@@ -49,6 +50,7 @@ func TestAutoConformance(t *testing.T) {
 
 // Each kind of device is reached in its way.
 func TestAutoWays(t *testing.T) {
+	t.Parallel()
 	r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{
 		{ID: "module", Modules: []emulator.Module{{ID: "bridge"}}}, {ID: "older"}, {ID: "off", Modules: []emulator.Module{{ID: "bridge"}}},
 	}})

@@ -25,7 +25,7 @@ import (
 )
 
 // c2dPatience bounds every wait for a state.
-const c2dPatience = 30 * time.Second
+const c2dPatience = 60 * time.Second
 
 // c2dLab is a hub, and a signaler that runs.
 type c2dLab struct {

@@ -22,6 +22,7 @@ import (
 // TestC2DConformance runs the suite over each transport, with each credential and
 // against each kind of gateway.
 func TestC2DConformance(t *testing.T) {
+	t.Parallel()
 	for _, way := range []struct {
 		name                     string
 		webSocket, entra, noFlow bool
@@ -81,6 +82,7 @@ func (l *c2dLab) harness(flow emulator.AMQPFaults) signalertest.Harness {
 
 // TestC2DMessage: what is on the wire.
 func TestC2DMessage(t *testing.T) {
+	t.Parallel()
 	for _, feedback := range []bool{false, true} {
 		l := newC2DLab(t, emulator.Config{}, func(_ *c2dLab, c *c2d.Config) {
 			if feedback {
@@ -124,6 +126,7 @@ func TestC2DMessage(t *testing.T) {
 
 // TestC2DOddIDs: whatever an identity may be called.
 func TestC2DOddIDs(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{}, nil)
 	for _, id := range []string{"50%#?", "a+b", "-.+%_#*?!(),=@$'", "a:b", strings.Repeat("x", 128)} {
 		l.put(id)
@@ -138,6 +141,7 @@ func TestC2DOddIDs(t *testing.T) {
 // TestC2DRefusedMessages: a message that the hub refuses leaves the connection as it
 // is for the next.
 func TestC2DRefusedMessages(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{MessageQueue: 2}, nil)
 	l.put("pump-9")
 	for range 5 {
@@ -154,6 +158,7 @@ func TestC2DRefusedMessages(t *testing.T) {
 
 // TestC2DOutcomes: only accepted is good; what passes by itself is tried again.
 func TestC2DOutcomes(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{}, nil)
 	for _, outcome := range []string{"released", "modified", "rejected"} {
 		l.faults(emulator.Faults{C2D: &emulator.C2DFault{Outcome: outcome, Trigger: emulator.Trigger{Times: 2}}})
@@ -181,12 +186,14 @@ func TestC2DOutcomes(t *testing.T) {
 
 // TestC2DTier: a hub of the basic tier takes no messages.
 func TestC2DTier(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{Tier: emulator.Basic}, nil)
 	l.fails("pump-7", signaler.ErrNotSupported)
 }
 
 // TestC2DNoRight: a policy that may not send.
 func TestC2DNoRight(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{}, func(l *c2dLab, c *c2d.Config) { c.Credential = l.keys("registryRead") })
 	start := time.Now()
 	l.fails("pump-7", signaler.ErrUnauthorized)
@@ -198,6 +205,7 @@ func TestC2DNoRight(t *testing.T) {
 
 // TestC2DWrongKeyCorrected: the relay need not be restarted.
 func TestC2DWrongKeyCorrected(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	good := false
 	l := newC2DLab(t, emulator.Config{}, func(l *c2dLab, c *c2d.Config) {
@@ -225,6 +233,7 @@ func TestC2DWrongKeyCorrected(t *testing.T) {
 // TestC2DTokensExpire: tokens that live for a second or two, and a hub that cuts at
 // once. The connection stays, since each is renewed in time.
 func TestC2DTokensExpire(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{TokenGrace: -1}, func(l *c2dLab, c *c2d.Config) {
 		cs, err := sas.ParseConnectionString(l.hub.ServiceConnectionString("service"))
 		if err != nil {
@@ -253,6 +262,7 @@ func TestC2DTokensExpire(t *testing.T) {
 
 // TestC2DLosses: no loss of a link or a connection loses a signal.
 func TestC2DLosses(t *testing.T) {
+	t.Parallel()
 	for _, action := range []emulator.Action{
 		{Do: "detach"}, {Do: "close"}, {Do: "dropAll"},
 		{Do: "detach", Condition: "com.microsoft:iot-hub-not-found-error"},
@@ -283,6 +293,7 @@ func TestC2DLosses(t *testing.T) {
 // TestC2DCutInTheAnswer: the socket breaks in the middle of the hub's answer, so the
 // fate of the message is unknown.
 func TestC2DCutInTheAnswer(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{MessageQueue: 1000, Faults: emulator.Faults{AMQP: emulator.AMQPFaults{Cut: &emulator.Trigger{Every: 4}}}}, nil)
 	for i := range 8 {
 		l.must("pump-7", fmt.Sprint("b", i))
@@ -295,6 +306,7 @@ func TestC2DCutInTheAnswer(t *testing.T) {
 // TestC2DHalfOpen: a connection that carries nothing any more is noticed: in time
 // for a signal that waits, and also if none does.
 func TestC2DHalfOpen(t *testing.T) {
+	t.Parallel()
 	for _, webSocket := range []bool{false, true} {
 		t.Run(map[bool]string{false: "TLS", true: "WebSocket"}[webSocket], func(t *testing.T) {
 			var w *c2dWire
@@ -324,6 +336,7 @@ func TestC2DHalfOpen(t *testing.T) {
 
 // TestC2DMuteHub: a hub that lets us in and then says nothing, at each step.
 func TestC2DMuteHub(t *testing.T) {
+	t.Parallel()
 	once := &emulator.Trigger{Times: 1}
 	for name, f := range map[string]emulator.AMQPFaults{
 		"after OPEN":   {HalfOpen: once},
@@ -354,6 +367,7 @@ func TestC2DMuteHub(t *testing.T) {
 
 // TestC2DNoCredit: Signal keeps to its ctx, however many wait.
 func TestC2DNoCredit(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{Faults: emulator.Faults{AMQP: emulator.AMQPFaults{Credit: &emulator.Trigger{}}}}, nil)
 	l.waitUp()
 	left := errors.New("requester left")
@@ -379,6 +393,7 @@ func TestC2DNoCredit(t *testing.T) {
 
 // TestC2DHubDownAtStart: the relay may start before the hub.
 func TestC2DHubDownAtStart(t *testing.T) {
+	t.Parallel()
 	var w *c2dWire
 	l := newC2DLab(t, emulator.Config{}, func(l *c2dLab, c *c2d.Config) {
 		w = newC2DWire(t, l.hub.AMQPAddr())
@@ -392,6 +407,7 @@ func TestC2DHubDownAtStart(t *testing.T) {
 
 // TestC2DLinkRefused: the link's own errors are told.
 func TestC2DLinkRefused(t *testing.T) {
+	t.Parallel()
 	for condition, want := range map[string]error{"amqp:unauthorized-access": signaler.ErrUnauthorized, "amqp:not-found": signaler.ErrUnavailable} {
 		f := emulator.Faults{AMQP: emulator.AMQPFaults{Link: &emulator.LinkFault{Address: "devicebound", Condition: condition}}}
 		l := newC2DLab(t, emulator.Config{Faults: f}, func(_ *c2dLab, c *c2d.Config) { c.ConnectWait = time.Second })
@@ -402,6 +418,7 @@ func TestC2DLinkRefused(t *testing.T) {
 
 // TestC2DUntrusted: a hub whose certificate is not signed by who we trust.
 func TestC2DUntrusted(t *testing.T) {
+	t.Parallel()
 	l := newC2DLab(t, emulator.Config{}, func(_ *c2dLab, c *c2d.Config) { c.TLS, c.ConnectWait = nil, time.Second })
 	err := l.signal("pump-7", "b")
 	if !errors.Is(err, signaler.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
@@ -411,6 +428,7 @@ func TestC2DUntrusted(t *testing.T) {
 
 // TestC2DProxy: a WebSocket goes through a proxy that wants to know who we are.
 func TestC2DProxy(t *testing.T) {
+	t.Parallel()
 	addr, used := c2dProxy(t, "relay", "s3cret")
 	through := func(user *url.Userinfo) func(*c2dLab, *c2d.Config) {
 		return func(l *c2dLab, c *c2d.Config) {
@@ -430,6 +448,7 @@ func TestC2DProxy(t *testing.T) {
 
 // TestC2DFeedback: what became of the messages, also after the link was lost.
 func TestC2DFeedback(t *testing.T) {
+	t.Parallel()
 	got := make(chan c2d.Feedback, 100)
 	l := newC2DLab(t, emulator.Config{FeedbackEvery: 20 * time.Millisecond}, func(_ *c2dLab, c *c2d.Config) {
 		c.Feedback = func(f c2d.Feedback) { got <- f }
@@ -459,6 +478,7 @@ func TestC2DFeedback(t *testing.T) {
 // TestC2DFeedbackLinkAgain: a link that is refused, or breaks alone, is attached
 // again on the connection that there is.
 func TestC2DFeedbackLinkAgain(t *testing.T) {
+	t.Parallel()
 	got := make(chan c2d.Feedback, 100)
 	f := emulator.Faults{AMQP: emulator.AMQPFaults{Link: &emulator.LinkFault{Address: "feedback", Trigger: emulator.Trigger{Times: 2}}}}
 	l := newC2DLab(t, emulator.Config{FeedbackEvery: 20 * time.Millisecond, Faults: f}, func(_ *c2dLab, c *c2d.Config) {
@@ -478,6 +498,7 @@ func TestC2DFeedbackLinkAgain(t *testing.T) {
 
 // TestC2DFeedbackNotAllowed: messages go all the same.
 func TestC2DFeedbackNotAllowed(t *testing.T) {
+	t.Parallel()
 	f := emulator.Faults{AMQP: emulator.AMQPFaults{Link: &emulator.LinkFault{Address: "feedback", Condition: "amqp:unauthorized-access"}}}
 	l := newC2DLab(t, emulator.Config{Faults: f}, func(_ *c2dLab, c *c2d.Config) { c.Feedback = func(c2d.Feedback) {} })
 	l.wait("the refusal is logged", func() bool { return strings.Contains(l.log.String(), "feedback cannot be read") })

@@ -32,6 +32,7 @@ func impatient(o *townOptions) {
 // Whatever the hub does, an open bridge does not notice, and signalling is back
 // soon after.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	always := &emulator.Trigger{}
 	for _, tt := range []struct {
 		name   string
@@ -119,6 +120,7 @@ func (tn *town) checkLog(t *testing.T) {
 
 // A hub that is away when everybody starts, and comes later.
 func TestHubDownAtStart(t *testing.T) {
+	t.Parallel()
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
@@ -150,6 +152,7 @@ func TestHubDownAtStart(t *testing.T) {
 // Somebody else connects with the agent's identity, once: the agent comes back, and
 // bridges do not notice. (That it stops if this goes on is the agent's own test.)
 func TestTakeoverOnce(t *testing.T) {
+	t.Parallel()
 	tn := newTown(t, townOptions{way: "auto"})
 	open := tn.open("pump-7")
 	text, err := tn.hub.DeviceConnectionString("pump-7")

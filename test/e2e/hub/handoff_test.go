@@ -96,6 +96,7 @@ func (r *lentRig) handoffAgent() (start func() (stop func()), at handoff.Address
 
 // From the requester to a target, by way of a program that has the connection.
 func TestHandoffBridge(t *testing.T) {
+	t.Parallel()
 	r := newLentRig(t, emulator.Config{}, nil)
 	start, at := r.handoffAgent()
 	r.handsOver(at)
@@ -154,6 +155,7 @@ func TestHandoffBridge(t *testing.T) {
 
 // Both ways at once make no sense: the method is the program's.
 func TestHandoffAndLent(t *testing.T) {
+	t.Parallel()
 	r := newLentRig(t, emulator.Config{}, nil)
 	_, at := r.handoffAgent()
 	r.handsOver(at)

@@ -32,6 +32,7 @@ var farAway = emulator.Config{Faults: emulator.Faults{MQTT: emulator.MQTTFaults{
 // The program's traffic and ours, all four kinds at once, everything arrives where
 // it belongs. Without the Guard the first two methods that meet stop the client.
 func TestLentUnderLoad(t *testing.T) {
+	t.Parallel()
 	r := newLentRig(t, farAway, nil)
 	mine := r.own()
 	_, ours, _ := r.source(lent.Both)
@@ -85,6 +86,7 @@ func TestLentUnderLoad(t *testing.T) {
 
 // The connection is cut and comes back, with everybody's subscriptions.
 func TestLentReconnects(t *testing.T) {
+	t.Parallel()
 	r := newLentRig(t, emulator.Config{}, nil)
 	mine := r.own()
 	_, ours, stop := r.source(lent.Both)
@@ -130,6 +132,7 @@ func TestLentReconnects(t *testing.T) {
 // The agent starts while the program's connection is down: a subscription now would
 // make the client deaf for good, the program's own methods included.
 func TestLentStartsWhileDown(t *testing.T) {
+	t.Parallel()
 	var dials atomic.Int32
 	r := newLentRig(t, emulator.Config{}, func(o *paho.ClientOptions) {
 		o.SetConnectionAttemptHandler(func(_ *url.URL, cfg *tls.Config) *tls.Config {
@@ -170,6 +173,7 @@ func TestLentStartsWhileDown(t *testing.T) {
 // A hub that puts the message's own properties first: the library loses them, and
 // only the body says whose message it is.
 func TestLentPropertiesAreLost(t *testing.T) {
+	t.Parallel()
 	r := newLentRig(t, emulator.Config{Faults: emulator.Faults{MQTT: emulator.MQTTFaults{PropertiesFirst: true}}}, nil)
 	_, ours, _ := r.source(lent.MessagesOnly)
 	r.joined()
@@ -187,6 +191,7 @@ func TestLentPropertiesAreLost(t *testing.T) {
 
 // A host that undoes the guard is told before its client hangs.
 func TestLentRefusesOrder(t *testing.T) {
+	t.Parallel()
 	r := newLentRig(t, emulator.Config{}, func(o *paho.ClientOptions) { o.SetOrderMatters(true) })
 	s, err := lent.New(lent.Config{Client: r.client, Guard: r.guard})
 	if err != nil {
@@ -199,6 +204,7 @@ func TestLentRefusesOrder(t *testing.T) {
 
 // From the requester to a target on the device, over the program's connection.
 func TestLentBridge(t *testing.T) {
+	t.Parallel()
 	r := newLentRig(t, farAway, nil)
 	mine := r.own()
 	source, err := lent.New(lent.Config{Client: r.client, Guard: r.guard, Logger: r.logger()})

@@ -151,6 +151,7 @@ func (r *methodRig) bridgeAgent(t *testing.T, device, module string) {
 // The program reaches devices in each way that its settings name, and says what the
 // hub says where it does not.
 func TestRelayProcess(t *testing.T) {
+	t.Parallel()
 	r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{
 		{ID: "pump-7"}, {ID: "pump-8", Modules: []emulator.Module{{ID: "bridge"}}}, {ID: "off", Modules: []emulator.Module{{ID: "bridge"}}},
 	}})

@@ -22,6 +22,7 @@ import (
 // The method signaler passes the suite, with agents on the device and in a module, and
 // with both forms of errors.
 func TestMethodConformance(t *testing.T) {
+	t.Parallel()
 	for _, module := range []string{"", "bridge"} {
 		for _, form := range []string{"old", "new"} {
 			t.Run(fmt.Sprintf("module %q/errors %s", module, form), func(t *testing.T) {
@@ -36,6 +37,7 @@ func TestMethodConformance(t *testing.T) {
 
 // What the hub knows of a device is what the signaler says.
 func TestMethodWhoIsThere(t *testing.T) {
+	t.Parallel()
 	for _, form := range []string{"old", "new"} {
 		r := newMethodRig(t, emulator.Config{Faults: emulator.Faults{ErrorForm: form}, Devices: []emulator.Device{
 			{ID: "bare"}, {ID: "off", Modules: []emulator.Module{{ID: "bridge"}}}, {ID: "disabled", Disabled: true, Modules: []emulator.Module{{ID: "bridge"}}},
@@ -69,6 +71,7 @@ func TestMethodWhoIsThere(t *testing.T) {
 // The hub can be told to wait for a device that comes back, and one that goes during
 // the call is asked again.
 func TestMethodReconnect(t *testing.T) {
+	t.Parallel()
 	r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{{ID: "pump-7"}}})
 	s := r.method(t, func(c *method.Config) { c.ConnectTimeout = townPatience })
 	ctx, cancel := context.WithTimeout(t.Context(), townPatience)
@@ -149,6 +152,7 @@ func TestMethodRate(t *testing.T) {
 
 // The hub's own faults, one by one.
 func TestMethodFaults(t *testing.T) {
+	t.Parallel()
 	r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{{ID: "pump-7"}}})
 	r.agent(t, "pump-7", "", acceptAll)
 	s := r.method(t, nil)
@@ -181,6 +185,7 @@ func (s aToken) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 
 // Both ways take a token of Entra ID, and both say so when the hub does not.
 func TestEntra(t *testing.T) {
+	t.Parallel()
 	for jwt, want := range map[string]error{"good.jwt.token": nil, "bad.jwt.token": signaler.ErrUnauthorized} {
 		r := newMethodRig(t, emulator.Config{Devices: []emulator.Device{{ID: "pump-7"}}, BearerTokens: []string{"good.jwt.token"}})
 		r.agent(t, "pump-7", "", acceptAll)

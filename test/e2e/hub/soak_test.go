@@ -32,6 +32,7 @@ func durationEnv(t *testing.T, name string, def time.Duration) time.Duration {
 // without a failure, one that is open does not notice, and nothing grows. The life
 // of a token is TOKEN_LIFE, as 1m, or 3 s.
 func TestTokenExpiry(t *testing.T) {
+	t.Parallel()
 	life := durationEnv(t, "TOKEN_LIFE", 3*time.Second)
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {

@@ -32,7 +32,7 @@ import (
 )
 
 // townPatience bounds every wait for a state. It measures nothing.
-const townPatience = 30 * time.Second
+const townPatience = 60 * time.Second
 
 // ways are how a relay can tell a device.
 var ways = []string{"c2d", "method", "auto"}
