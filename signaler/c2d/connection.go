@@ -50,7 +50,7 @@ func (s *Signaler) open(ctx context.Context) (c *connection, tok credential.Toke
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.DialTimeout, fmt.Errorf("not done within %v", s.cfg.DialTimeout))
 	defer cancel()
 	if tok, err = s.cfg.Credential.Token(ctx); err != nil {
-		return nil, tok, openError("get a token", causeOr(ctx, err))
+		return nil, tok, noToken(ctx, err)
 	}
 	conn, raw, err := s.dial(ctx)
 	if err != nil {

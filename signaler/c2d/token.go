@@ -10,6 +10,7 @@ import (
 
 	"github.com/Azure/go-amqp"
 
+	"websocketbridge/signaler"
 	"websocketbridge/signaler/credential"
 )
 
@@ -116,4 +117,14 @@ func randomID() string {
 	var b [16]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
+}
+
+// noToken explains why there is no token to show: whoever gives them said no, or
+// could not be asked.
+func noToken(ctx context.Context, err error) error {
+	var u interface{ Unavailable() bool } // package entra's
+	if ctx.Err() != nil || errors.As(err, &u) && u.Unavailable() {
+		return openError("get a token", causeOr(ctx, err))
+	}
+	return fmt.Errorf("%w: get a token: %w", signaler.ErrUnauthorized, err)
 }
