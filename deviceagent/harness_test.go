@@ -1,7 +1,6 @@
 package deviceagent_test
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -21,34 +20,17 @@ import (
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/testlog"
 )
 
 const device = "pump-7"
-
-// logBuffer may be written and read by several goroutines.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // A lab is a relay, a fake hub and an agent, in memory if the test is in a bubble.
 type lab struct {
 	t      *testing.T
 	hub    *fake.Hub
 	ln     *netfault.Listener
-	log    logBuffer // the agent's, with everything
+	log    testlog.Buffer // the agent's, with everything
 	agent  *deviceagent.Agent
 	client client.Config
 	change func(*signaler.Signal) // before the hub gets it; may be nil

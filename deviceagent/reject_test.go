@@ -18,6 +18,7 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/testlog"
 )
 
 // A desk takes what agents post, and notes whom they dial.
@@ -49,7 +50,7 @@ func rejecting(t *testing.T, d *desk, change func(*deviceagent.Config), f func(h
 			defer close(served)
 			srv.Serve(ln)
 		}()
-		var buf logBuffer
+		var buf testlog.Buffer
 		handling(t, func(c *deviceagent.Config) {
 			c.Logger = newLogger(&buf)
 			c.AllowPlain = true

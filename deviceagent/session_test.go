@@ -20,6 +20,7 @@ import (
 	"websocketbridge/relay/wire"
 	"websocketbridge/signaler/fake"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/testlog"
 )
 
 // A bridge serves the targets its signal names and no others.
@@ -324,7 +325,7 @@ func TestSubprotocolLost(t *testing.T) {
 		defer ln.Close()
 		closed := make(chan string, 1)
 		go serveUpgrades(ln, func(c net.Conn) { closed <- readClose(c) })
-		var log logBuffer
+		var log testlog.Buffer
 		handling(t, func(c *deviceagent.Config) {
 			c.Logger = newLogger(&log)
 			c.Dialer.Dial = ln.Dial

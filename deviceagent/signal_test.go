@@ -15,6 +15,7 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/testlog"
 )
 
 // sourceFunc is a SignalSource in a sentence.
@@ -147,7 +148,7 @@ func TestRefusalOrder(t *testing.T) {
 }
 
 func TestBadPayloads(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	cfg := deviceagent.Config{
 		DeviceID: device, RelayHosts: []string{"*"}, Targets: parse(t, "echo"), Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		Source: sourceFunc(func(ctx context.Context, h signaler.Handler) error {

@@ -1,7 +1,6 @@
 package handoff_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"websocketbridge/deviceagent/handoff"
 	"websocketbridge/signaler"
+	"websocketbridge/test/testlog"
 )
 
 const (
@@ -30,7 +30,7 @@ type rig struct {
 	t    *testing.T
 	src  *handoff.Source
 	at   handoff.Address
-	log  logBuffer
+	log  testlog.Buffer
 	stop func() error
 
 	mu     sync.Mutex // guards the two below
@@ -156,23 +156,6 @@ func until(t *testing.T, what string, is func() bool) {
 			t.Fatalf("waited in vain until %s", what)
 		}
 	}
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func TestAddress(t *testing.T) {

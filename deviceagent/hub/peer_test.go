@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,7 +13,6 @@ import (
 	"math/big"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -24,6 +22,7 @@ import (
 
 	"websocketbridge/signaler"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/testlog"
 )
 
 const (
@@ -59,7 +58,7 @@ type lab struct {
 	ln     *netfault.Listener
 	cfg    Config
 	src    *Source
-	log    logBuffer
+	log    testlog.Buffer
 	reset  atomic.Bool  // the network: reads fail as if by a reset
 	dialed atomic.Int64 // connections
 
@@ -336,24 +335,6 @@ func (r *resettable) Read(p []byte) (int, error) {
 		return n, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
 	}
 	return n, err
-}
-
-// logBuffer may be written and read by several goroutines.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func (l *lab) logged(text string) int { return strings.Count(l.log.String(), text) }

@@ -11,6 +11,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"websocketbridge/deviceagent/lent"
+	"websocketbridge/test/testlog"
 )
 
 // Trap 1 and 10: handlers run at the same time, and the library's own are called.
@@ -125,7 +126,7 @@ func TestRunWaitsForReconnect(t *testing.T) {
 }
 
 func TestGuardSeesFights(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	g := &lent.Guard{Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	l := &link{id: device}
 	l.apply(g)

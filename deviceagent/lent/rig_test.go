@@ -1,7 +1,6 @@
 package lent_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	"websocketbridge/deviceagent/lent"
 	"websocketbridge/signaler"
+	"websocketbridge/test/testlog"
 )
 
 const (
@@ -92,7 +92,7 @@ type host struct {
 	wire   *wire
 	client *iotdevice.Client
 	guard  *lent.Guard
-	log    logBuffer
+	log    testlog.Buffer
 }
 
 func newHost(t *testing.T) *host {
@@ -202,23 +202,6 @@ func (h *heard) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.got)
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // until waits for a state.

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"websocketbridge/relay/auth"
+	"websocketbridge/test/testlog"
 )
 
 // binaries builds the three programs once for all tests of this package.
@@ -50,7 +51,7 @@ type process struct {
 	t    *testing.T
 	name string
 	cmd  *exec.Cmd
-	out  logBuffer // standard output and error, each line as it came
+	out  testlog.Buffer // standard output and error, each line as it came
 	done chan struct{}
 }
 

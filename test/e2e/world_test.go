@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"websocketbridge/relay/token"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/testlog"
 )
 
 const device = "pump-7"
@@ -43,7 +43,7 @@ type world struct {
 	hub    *fake.Hub
 	signal *countingSignaler
 	ring   *token.Ring
-	log    *logBuffer
+	log    *testlog.Buffer
 	opts   options
 
 	node      *relay.Server
@@ -72,27 +72,9 @@ func (c *countingSignaler) count() int {
 	return c.n
 }
 
-// logBuffer keeps what everybody logs, and shows it if the test fails.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func newWorld(t *testing.T, o options) *world {
 	t.Helper()
-	w := &world{t: t, hub: fake.New(o.hub), log: new(logBuffer), opts: o}
+	w := &world{t: t, hub: fake.New(o.hub), log: new(testlog.Buffer), opts: o}
 	w.signal = &countingSignaler{Signaler: w.hub}
 	var err error
 	if w.ring, err = token.NewRing(token.NewKey()); err != nil {

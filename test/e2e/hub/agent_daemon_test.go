@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"websocketbridge/test/emulator"
+	"websocketbridge/test/testlog"
 )
 
 // agentDaemon is the command deviceagent, as its owner runs it.
 type agentDaemon struct {
 	l     *agentLab
 	cmd   *exec.Cmd
-	log   *townLog
+	log   *testlog.Buffer
 	ended chan struct{}
 	err   error // when ended is closed
 }
@@ -27,7 +28,7 @@ type agentDaemon struct {
 // says text.
 func (l *agentLab) daemon(program string, text string, env ...string) *agentDaemon {
 	l.Helper()
-	d := &agentDaemon{l: l, cmd: exec.Command(program), log: &townLog{}, ended: make(chan struct{})}
+	d := &agentDaemon{l: l, cmd: exec.Command(program), log: &testlog.Buffer{}, ended: make(chan struct{})}
 	d.cmd.Env = append([]string{"AGENT_RELAY_HOSTS=127.0.0.1", "AGENT_TARGETS=echo"}, env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {

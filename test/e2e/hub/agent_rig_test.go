@@ -30,6 +30,7 @@ import (
 	"websocketbridge/signaler/sas"
 	"websocketbridge/test/emulator"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/testlog"
 )
 
 // agentPatience bounds every wait for a state.
@@ -45,13 +46,13 @@ type agentLab struct {
 	hub     *emulator.Hub
 	stopHub func()
 	trust   *tls.Config
-	log     *townLog
+	log     *testlog.Buffer
 }
 
 // newAgentLab starts a hub that knows agentDevice with agentModule.
 func newAgentLab(t *testing.T, cfg emulator.Config) *agentLab {
 	t.Helper()
-	l := &agentLab{T: t, log: &townLog{}, cfg: cfg}
+	l := &agentLab{T: t, log: &testlog.Buffer{}, cfg: cfg}
 	if len(l.cfg.Devices) == 0 {
 		l.cfg.Devices = []emulator.Device{{ID: agentDevice, Modules: []emulator.Module{{ID: agentModule}}}}
 	}

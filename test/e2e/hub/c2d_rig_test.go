@@ -22,6 +22,7 @@ import (
 	"websocketbridge/signaler/credential"
 	"websocketbridge/signaler/sas"
 	"websocketbridge/test/emulator"
+	"websocketbridge/test/testlog"
 )
 
 // c2dPatience bounds every wait for a state.
@@ -31,7 +32,7 @@ const c2dPatience = 60 * time.Second
 type c2dLab struct {
 	*testing.T
 	hub *emulator.Hub
-	log *townLog
+	log *testlog.Buffer
 	s   *c2d.Signaler
 }
 
@@ -42,7 +43,7 @@ const c2dBearer = "header.claims.signature"
 // change before it runs.
 func newC2DLab(t *testing.T, cfg emulator.Config, change func(*c2dLab, *c2d.Config)) *c2dLab {
 	t.Helper()
-	l := &c2dLab{T: t, log: &townLog{}}
+	l := &c2dLab{T: t, log: &testlog.Buffer{}}
 	cfg.BearerTokens = []string{c2dBearer}
 	cfg.Devices = append(cfg.Devices, emulator.Device{ID: "pump-7"})
 	var err error

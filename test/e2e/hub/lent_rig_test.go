@@ -29,6 +29,7 @@ import (
 	"websocketbridge/signaler/method"
 	"websocketbridge/signaler/sas"
 	"websocketbridge/test/emulator"
+	"websocketbridge/test/testlog"
 )
 
 const lentDevice = "pump-7"
@@ -40,7 +41,7 @@ type lentRig struct {
 	hub    *emulator.Hub
 	client *iotdevice.Client
 	guard  *lent.Guard
-	log    *townLog
+	log    *testlog.Buffer
 
 	byMessage *c2d.Signaler
 	byMethod  *method.Signaler
@@ -53,7 +54,7 @@ type lentRig struct {
 // after it, as a careless host's would.
 func newLentRig(t *testing.T, cfg emulator.Config, change func(*paho.ClientOptions)) *lentRig {
 	t.Helper()
-	r := &lentRig{t: t, guard: new(lent.Guard), log: new(townLog)}
+	r := &lentRig{t: t, guard: new(lent.Guard), log: new(testlog.Buffer)}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the log:\n%s", r.log)

@@ -3,7 +3,6 @@
 package hub_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,8 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +26,7 @@ import (
 	"websocketbridge/signaler/method"
 	"websocketbridge/signaler/sas"
 	"websocketbridge/test/emulator"
+	"websocketbridge/test/testlog"
 )
 
 // townPatience bounds every wait for a state. It measures nothing.
@@ -56,36 +54,16 @@ type town struct {
 	opts    townOptions
 	hub     *emulator.Hub
 	stopHub func()
-	log     *townLog
+	log     *testlog.Buffer
 	client  client.Config
 }
-
-// townLog keeps what everybody logs, and shows its end if the test fails.
-type townLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *townLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *townLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *townLog) lines() int { return strings.Count(l.String(), "\n") }
 
 func newTown(t *testing.T, o townOptions) *town {
 	t.Helper()
 	if len(o.devices) == 0 {
 		o.devices = []string{"pump-7"}
 	}
-	tn := &town{t: t, opts: o, log: new(townLog)}
+	tn := &town{t: t, opts: o, log: new(testlog.Buffer)}
 	t.Cleanup(func() {
 		if t.Failed() {
 			s := tn.log.String()
