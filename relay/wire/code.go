@@ -86,7 +86,7 @@ var outcomes = []Outcome{
 	{HubThrottled, http.StatusTooManyRequests, 4429, "The hub throttles the relay.", "try again later", true},
 	{HubFailed, http.StatusBadGateway, 4502, "The relay cannot use the hub.", "tell who runs the relay; its log has the cause", true},
 	{Draining, http.StatusServiceUnavailable, 4503, "The node is draining.", "try again; another node will take it", true},
-	{DialBackTimeout, http.StatusGatewayTimeout, 4504, "The device was told but did not dial back in time.", "can the device reach the relay? does its agent allow this relay's host?", true},
+	{DialBackTimeout, http.StatusGatewayTimeout, 4504, "The device was told but did not dial back in time.", "is the device online and its agent running? can it reach the relay, and does it allow this relay's host?", true},
 	{Internal, http.StatusInternalServerError, CloseInternal, "The relay failed.", "tell who runs the relay; its log has the cause", true},
 
 	{BadToken, http.StatusBadRequest, 0, "The bridge token is malformed.", "dial the accept URL exactly as the signal has it", false},
