@@ -22,18 +22,18 @@ func TestFromConnectionString(t *testing.T) {
 			t.Fatal(err)
 		}
 		first := get(t, src)
-		if first.Kind != SAS || first.Expires.Sub(time.Now()) != DefaultLife {
+		if first.Kind != SAS || time.Until(first.Expires) != DefaultLife {
 			t.Errorf("got %v", first)
 		}
 		tok, err := sas.ParseToken(first.Text)
 		if err != nil || !tok.Verify(key) || !tok.Covers("h/devices/d") || tok.Policy != "service" || !tok.Expiry.Equal(first.Expires) {
 			t.Errorf("got %v, %v", tok, err)
 		}
-		time.Sleep(DefaultLife*2/3 - 1)
+		time.Sleep(DefaultLife*2/3 - time.Second)
 		if get(t, src) != first {
 			t.Error("a token is not used until 2/3 of its life are over")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Second)
 		if next := get(t, src); next == first || time.Until(next.Expires) < DefaultLife-time.Second {
 			t.Errorf("got %v after 2/3 of the life", next)
 		}

@@ -1,4 +1,4 @@
-// Package testlog keeps what the parts of a test log, all into one buffer.
+// Package testlog keeps what the parts of a test log, all in one buffer.
 package testlog
 
 import (
@@ -8,6 +8,8 @@ import (
 
 // A Buffer may be written and read by several goroutines.
 type Buffer struct {
+	Keep int // bytes at least, of what was written last; 0: all
+
 	mu sync.Mutex // guards b
 	b  bytes.Buffer
 }
@@ -16,10 +18,13 @@ type Buffer struct {
 func (l *Buffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.Keep > 0 && l.b.Len() > 2*l.Keep {
+		l.b.Next(l.b.Len() - l.Keep)
+	}
 	return l.b.Write(p)
 }
 
-// String is all that was written so far.
+// String is what was written so far, and is kept.
 func (l *Buffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

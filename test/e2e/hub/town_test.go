@@ -63,7 +63,7 @@ func newTown(t *testing.T, o townOptions) *town {
 	if len(o.devices) == 0 {
 		o.devices = []string{"pump-7"}
 	}
-	tn := &town{t: t, opts: o, log: new(testlog.Buffer)}
+	tn := &town{t: t, opts: o, log: &testlog.Buffer{Keep: 1 << 20}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			s := tn.log.String()
