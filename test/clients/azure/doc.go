@@ -35,6 +35,7 @@
 //     word undefined, and the wish for feedback, iothub-ack, as a property.
 //   - A device over AMQP is there for the hub when it attaches its first link,
 //     which is when the program first listens or sends.
+//   - There, close() never returns if it is called while a link is being attached.
 //   - The first connection of a device over MQTT fails with "Not authorized",
 //     whatever the reason; if the hub refused it, "Connection refused: Not
 //     authorized" stands behind it.

@@ -62,8 +62,20 @@ func TestAgentRenews(t *testing.T) {
 			if s.Renewals < 4 || s.Losses > 0 || s.Refusals > 0 || s.Dropped > 0 || sent[0] < 10 || sent[1] < 10 {
 				t.Errorf("sent %v, counted %+v", sent, s)
 			}
-			if got := l.hub.Stats(); got.Takeovers != 0 || got.MessagesRequeued != 0 {
+			got := l.hub.Stats()
+			if got.Takeovers != 0 || got.MessagesRequeued != 0 {
 				t.Errorf("the hub counted %+v", got)
+			}
+			if t.Failed() {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				more := 0
+				for _, n := range r.heard {
+					if n > 1 {
+						more++
+					}
+				}
+				t.Logf("sent %v; the hub counted %+v, the agent %+v; %d signals heard, %d of them more than once, by %v", sent, got, s, len(r.heard), more, r.by)
 			}
 		})
 	}

@@ -1,7 +1,7 @@
 // Direct methods. Arguments: the device's transport.
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { args, fails, test, transports, within } from './lib.mjs';
+import { args, fails, listening, test, transports, within } from './lib.mjs';
 
 const DeviceTransport = transports[args[0]];
 
@@ -14,6 +14,7 @@ async function answering(t, who, f, m = 'm') {
     const [status, payload] = await f(request.payload);
     response.send(status, payload, () => {});
   });
+  await listening(who, 'methods');
   return device;
 }
 

@@ -1,7 +1,7 @@
 // One connection for each identity. Arguments: the device's transport. Over AMQP a
 // device is there once it listens, so all of them do.
 import assert from 'node:assert/strict';
-import { args, disconnect, fails, inbox, message, messagesOf, test, transports } from './lib.mjs';
+import { args, disconnect, fails, inbox, listening, message, messagesOf, test, transports } from './lib.mjs';
 
 const DeviceTransport = transports[args[0]];
 
@@ -10,6 +10,7 @@ test('the second client of an identity ends the first', async (t) => {
   const first = await t.online(who, DeviceTransport);
   const disconnects = inbox(first, 'disconnect');
   const lost = messagesOf(first);
+  await listening(who, 'messages');
   const second = await t.online(who, DeviceTransport);
   const messages = messagesOf(second);
   await disconnects('the first one is told');
@@ -30,6 +31,7 @@ test('a call under way fails when the device is taken over', async (t) => {
   const err = await called;
   assert.equal(Date.now() - began < 30_000, true, 'before the timeout');
   assert.match(err.responseBody, /400027/);
+  await listening(who, 'messages'); // see doc.go on close()
 });
 
 test('a device and its module are two', async (t) => {
