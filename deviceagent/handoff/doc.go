@@ -36,7 +36,7 @@
 //
 // # Limits
 //
-//	16    connections at once; another one is answered "busy"
+//	16    connections at once; another one waits for 1 s and is answered "busy"
 //	10 s  for a signal whose first byte is there, and for taking the answer
 //	1 min until the first byte, or the next signal
 //

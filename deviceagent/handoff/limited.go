@@ -6,7 +6,9 @@ import (
 	"time"
 )
 
-// limited is a listener that tells those who are too many and lets them go.
+// limited is a listener that tells those who are too many and lets them go. First
+// it waits for a place: one may just be given back, and a client that is answered
+// before it has written its request takes the answer for a fault.
 type limited struct {
 	net.Listener
 	room chan struct{}  // one place each
@@ -19,12 +21,15 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		full := time.NewTimer(lingerTime)
 		select {
 		case l.room <- struct{}{}:
+			full.Stop()
 			return &place{Conn: c, free: sync.OnceFunc(func() { <-l.room })}, nil
-		default:
+		case <-full.C:
 			c.SetDeadline(time.Now().Add(lingerTime))
 			l.over(c)
+			linger(c)
 			c.Close()
 		}
 	}

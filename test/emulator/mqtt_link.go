@@ -172,6 +172,9 @@ func (l *mqttLink) OnAck(id uint16) {
 func (l *mqttLink) deliver(lock uint64, m *c2dMessage) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.messages.prefix == "" {
+		return false // an UNSUBSCRIBE of which the hub hears in a moment
+	}
 	for id, f := range l.flights {
 		if f.m == m && f.sent < m.Sent { // the lock ended without a PUBACK
 			if l.conn.Resend(id) != nil {

@@ -158,3 +158,16 @@ func FuzzMQTTTopic(f *testing.F) {
 		}
 	})
 }
+
+// Between an UNSUBSCRIBE and the moment when the hub hears of it a message may
+// come. It stays in the queue: sent to no topic it would be lost.
+func TestMQTTNoRoute(t *testing.T) {
+	h, err := newHub(Config{Devices: []Device{{ID: "pump-7"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &mqttLink{h: h, id: identity{Device: "pump-7"}} // no connection: a PUBLISH would panic
+	if l.deliver(1, &c2dMessage{ID: "m1", Sent: 1}) {
+		t.Error("a message was sent to no topic")
+	}
+}
