@@ -100,7 +100,7 @@ func TestSamplePython(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Fatal("python3 is not installed; on Debian: apt-get install python3")
 	}
-	const signal = `{\"acceptUrl\":\"ws://127.0.0.77:1/bridge/accept?bridgeToken=%d\",\"target\":\"%s\"}`
+	const signal = `{\"acceptUrl\":\"ws://` + hubAddress + `:1/bridge/accept?bridgeToken=%d\",\"target\":\"%s\"}`
 	message := func(n int, target string) string {
 		return fmt.Sprintf(`{"message":"`+signal+`","properties":{"bridge-signal":"v1"}}`, n, target)
 	}
