@@ -56,6 +56,8 @@ const (
 	DefaultMaxBridges  = 10_000
 	DefaultMaxWaiting  = 1_000
 
+	// signalGrace is how long a signal may outlive the wait that it has ended.
+	signalGrace = 2 * time.Second
 	// tokenGrace is how long a token outlives the wait it is for.
 	tokenGrace = 5 * time.Second
 

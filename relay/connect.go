@@ -210,8 +210,8 @@ func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	signaled := make(chan error, 1)
-	// A device may dial before the hub has told that it was told. The signal is left
-	// to end then: cutting a request short costs the signaler its connection.
+	// A device may dial before the hub has told that it was told. The signal gets a
+	// moment to end then: cutting a request short costs the signaler its connection.
 	sctx, abandon := context.WithTimeoutCause(context.WithoutCancel(ctx), s.cfg.DialBack, errDialBack)
 	leave := context.AfterFunc(ctx, abandon)
 	s.work.Go(func() {
@@ -223,6 +223,7 @@ func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 		select {
 		case got := <-b.arrived:
 			leave()
+			time.AfterFunc(signalGrace, abandon)
 			return got, got.err
 		case no := <-b.refused:
 			return arrival{}, &signaler.RefusedError{Refusal: *no}

@@ -93,7 +93,7 @@ func TestDeviceBeforeSignaler(t *testing.T) {
 				if ctx.Err() != nil {
 					t.Errorf("the join cut the signal short: %v", context.Cause(ctx))
 				}
-				<-ctx.Done() // the time to dial back is over, or the node stops
+				<-ctx.Done() // a moment later
 				return late
 			})
 		}, func(m *node) {
