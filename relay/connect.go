@@ -212,7 +212,7 @@ func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 	signaled := make(chan error, 1)
 	// A device may dial before the hub has told that it was told. The signal gets a
 	// moment to end then: cutting a request short costs the signaler its connection.
-	sctx, abandon := context.WithTimeoutCause(context.WithoutCancel(ctx), s.cfg.DialBack, errDialBack)
+	sctx, abandon := context.WithTimeoutCause(context.WithoutCancel(ctx), s.cfg.DialBack+signalGrace, errDialBack)
 	leave := context.AfterFunc(ctx, abandon)
 	s.work.Go(func() {
 		defer abandon()

@@ -289,6 +289,7 @@ func TestRunBlockedOneWay(t *testing.T) {
 			requester.want(0x82, fmt.Sprint(i))
 			device.send(0x89, fmt.Sprint(i)) // more than can be kept
 		}
+		synctest.Wait() // the pump has seen the last one, too
 		pongs, data := 0, 0
 		for data < 200<<10 {
 			f, err := device.next()

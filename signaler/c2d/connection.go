@@ -56,19 +56,19 @@ func (s *Signaler) open(ctx context.Context) (c *connection, tok credential.Toke
 	if err != nil {
 		return nil, tok, openError("dial "+s.addr, err)
 	}
-	c = newConnection()
-	c.shim = newShim(conn, raw, writeTimeout, c.ended)
+	fresh := newConnection() // not c, which a return sets while drop runs
+	fresh.shim = newShim(conn, raw, writeTimeout, fresh.ended)
 	// NewConn takes no ctx, and may wait for ever.
-	stop := context.AfterFunc(ctx, func() { c.drop(context.Cause(ctx)) })
-	err = c.attach(ctx, s, tok)
+	stop := context.AfterFunc(ctx, func() { fresh.drop(context.Cause(ctx)) })
+	err = fresh.attach(ctx, s, tok)
 	if !stop() && err == nil {
 		err = openError("connect", context.Cause(ctx))
 	}
 	if err != nil {
-		c.close()
+		fresh.close()
 		return nil, tok, err
 	}
-	return c, tok, nil
+	return fresh, tok, nil
 }
 
 func newConnection() *connection {
