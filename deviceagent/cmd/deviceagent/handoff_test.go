@@ -29,7 +29,9 @@ func (r *rig) program(t *testing.T, give func(context.Context, []byte) (*signale
 		r.hub.Source("pump-7").Run(ctx, func(ctx context.Context, d signaler.Delivery) *signaler.Refusal {
 			no, err := give(ctx, d.Payload)
 			if err != nil {
-				t.Errorf("hand over: %v", err)
+				if ctx.Err() == nil { // the agent dials before it answers, and the test may be over by then
+					t.Errorf("hand over: %v", err)
+				}
 				return &signaler.Refusal{Code: "agent_unreachable", Message: err.Error()}
 			}
 			return no
