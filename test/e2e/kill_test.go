@@ -72,6 +72,7 @@ func TestAgentStopped(t *testing.T) {
 	w := newTown(t, "echo")
 	stdio := w.bridge("stdio", device, "echo")
 	w.relay.says("bridge open")
+	w.agent.says("bridge open") // until then it can only hang up
 	w.agent.signal(syscall.SIGTERM)
 	w.agent.exits(0)
 	stdio.fails(11, "lost")
