@@ -325,7 +325,7 @@ func TestC2DHalfOpen(t *testing.T) {
 				t.Errorf("a signal took %v", d)
 			}
 			w.freeze()
-			l.wait("the loss is noticed", func() bool { up, _, _ := l.s.State(); return !up })
+			l.wait("the loss is noticed", func() bool { return strings.Contains(l.log.String(), "the hub is lost") })
 			l.must("pump-7", "b3")
 			if n := w.count(); n != 3 {
 				t.Errorf("%d connections", n)
