@@ -91,6 +91,6 @@ func startRelay(ctx context.Context, running *sync.WaitGroup, hub *fake.Hub) str
 	if err != nil {
 		panic(err)
 	}
-	running.Go(func() { node.Run(ctx, ln, nil) })
+	running.Go(func() { node.Run(ctx, relay.Listeners{Public: ln}) })
 	return url
 }

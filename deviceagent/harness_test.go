@@ -79,7 +79,7 @@ func newLab(t *testing.T, inMemory bool, hub fake.Config, targets *deviceagent.T
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		srv.Run(ctx, ln, nil)
+		srv.Run(ctx, relay.Listeners{Public: ln})
 	}()
 	l.stopRelay = func() {
 		cancel()

@@ -80,7 +80,7 @@ func inBubble(t *testing.T, change func(*relay.Config), f func(n *node)) {
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		n.stop = cancel
-		go func() { n.stopped <- n.srv.Run(ctx, n.ln, nil) }()
+		go func() { n.stopped <- n.srv.Run(ctx, relay.Listeners{Public: n.ln}) }()
 		defer func() {
 			cancel()
 			if err := <-n.stopped; err != nil {

@@ -235,7 +235,7 @@ func TestListenerFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := srv.Run(context.Background(), ln, nil); err == nil || errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Run(context.Background(), relay.Listeners{Public: ln}); err == nil || errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -56,11 +56,17 @@ const (
 	stopTimeout   = 10 * time.Second // for answers under way when the node stops
 )
 
-// Run serves both listeners until ctx ends, then drains: new requesters are
+// Listeners are the ports of a node. Those that are nil are not served.
+type Listeners struct {
+	Public net.Listener // requesters and devices
+	Admin  net.Listener // for whoever operates the node
+}
+
+// Run serves the listeners until ctx ends, then drains: new requesters are
 // refused, open bridges live on for Config.Drain. It returns when the last
-// bridge has ended and every goroutine with it; nil after a drain. admin may be
-// nil. Run is called once.
-func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
+// bridge has ended and every goroutine with it; nil after a drain. Run is called
+// once.
+func (s *Server) Run(ctx context.Context, on Listeners) error {
 	failed := make(chan error, 2)
 	var servers []*http.Server
 	var serving sync.WaitGroup
@@ -68,7 +74,7 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 		name string
 		net.Listener
 		http.Handler
-	}{{"public", public, s.Handler()}, {"admin", admin, s.AdminHandler()}} {
+	}{{"public", on.Public, s.Handler()}, {"admin", on.Admin, s.AdminHandler()}} {
 		if l.Listener == nil {
 			continue
 		}

@@ -80,7 +80,7 @@ func exampleRelay() (url string, stop func()) {
 	if err != nil {
 		panic(err)
 	}
-	running.Go(func() { node.Run(ctx, ln, nil) })
+	running.Go(func() { node.Run(ctx, relay.Listeners{Public: ln}) })
 	return url, func() {
 		cancel()
 		running.Wait()

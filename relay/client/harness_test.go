@@ -114,7 +114,7 @@ func newLab(t *testing.T, inMemory bool, change func(*relay.Config)) *lab {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l.work.Go(func() { l.srv.Run(ctx, ln, nil) })
+	l.work.Go(func() { l.srv.Run(ctx, relay.Listeners{Public: ln}) })
 	l.stopRelay = cancel
 	l.client = client.Config{URL: "ws://" + host, AllowPlain: true, Dialer: l.dialer}
 	l.online()

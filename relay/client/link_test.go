@@ -367,7 +367,7 @@ func (l *lab) restart() {
 		l.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l.work.Go(func() { srv.Run(ctx, mem, nil) })
+	l.work.Go(func() { srv.Run(ctx, relay.Listeners{Public: mem}) })
 	l.address.Store(mem)
 	l.mem, l.srv, l.stopRelay = mem, srv, cancel
 }

@@ -44,6 +44,7 @@ const (
 	MaxDuration  Code = "max_duration"  // the longest life of a bridge
 	MaxBytes     Code = "max_bytes"     // the most bytes of a bridge
 	Overload     Code = "overload"      // the node has no room
+	Killed       Code = "killed"        // an operator ended it
 	RequesterOut Code = "requester_out" // the requester left before the join
 )
 
@@ -101,6 +102,7 @@ var outcomes = []Outcome{
 	{IdleTimeout, 0, ClosePolicy, "The bridge was idle for too long.", "connect again when there is something to send", false},
 	{MaxDuration, 0, ClosePolicy, "The bridge reached its longest life.", "connect again", true},
 	{MaxBytes, 0, ClosePolicy, "The bridge reached its most bytes.", "", false},
+	{Killed, http.StatusForbidden, ClosePolicy, "An operator of the relay ended the bridge.", "ask who runs the relay", false},
 	{Overload, 0, CloseOverload, "The node has no room.", "try again later", true},
 	{RequesterOut, 0, 0, "The requester left before the device came.", "", false},
 }

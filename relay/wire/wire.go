@@ -30,6 +30,12 @@ const (
 	PathReadyz  = "/readyz"  // the node takes new bridges
 )
 
+// PingDraining is the payload of a ping by which a node that drains asks its
+// requesters to move: to open another bridge, which another node will take, and to
+// leave this one when its streams have ended. It is a ping like any other for whoever
+// does not know that (RFC 6455 section 5.5.2): nothing ends before the drain's deadline.
+const PingDraining = "draining"
+
 // Query parameters.
 const (
 	ParamDeviceID    = "deviceId"    // connect: which device; required

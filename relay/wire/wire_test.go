@@ -21,7 +21,7 @@ func TestOutcomes(t *testing.T) {
 		"bad_token": {400, 0}, "token_proof": {403, 0}, "bridge_gone": {410, 0}, "owner_lost": {502, 1012},
 		"done": {0, 1000}, "peer_lost": {0, 1001}, "peer_dead": {0, 1001}, "protocol": {0, 1002},
 		"idle_timeout": {0, 1008}, "max_duration": {0, 1008}, "max_bytes": {0, 1008}, "overload": {0, 1013},
-		"requester_out": {0, 0},
+		"requester_out": {0, 0}, "killed": {403, 1008},
 	}
 	for _, o := range wire.Outcomes() {
 		if got := [2]int{o.Status, o.Close}; got != want[o.Code] {

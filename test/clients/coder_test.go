@@ -57,7 +57,7 @@ func newLab(t *testing.T, dialBack time.Duration) lab {
 		})
 	}
 	run("fake hub", func() error { return hub.Serve(ctx, hubLn) })
-	run("relay", func() error { return node.Run(ctx, public, nil) })
+	run("relay", func() error { return node.Run(ctx, relay.Listeners{Public: public}) })
 	return lab{relay: "ws://" + public.Addr().String(), hub: "ws://" + hubLn.Addr().String(), key: key}
 }
 

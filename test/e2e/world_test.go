@@ -116,7 +116,7 @@ func (w *world) startNode() {
 		w.t.Fatal(err)
 	}
 	w.client.URL = cfg.PublicURL
-	w.stopNode = w.run(func(ctx context.Context) error { return w.node.Run(ctx, ln, nil) })
+	w.stopNode = w.run(func(ctx context.Context) error { return w.node.Run(ctx, relay.Listeners{Public: ln}) })
 }
 
 func (w *world) startAgent() {

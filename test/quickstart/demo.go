@@ -102,7 +102,9 @@ func (d *demo) run(told context.Context) error {
 	if err != nil {
 		return err
 	}
-	start("relay", func(ctx context.Context) error { return node.Run(ctx, &timedListener{public, tl}, nil) })
+	start("relay", func(ctx context.Context) error {
+		return node.Run(ctx, relay.Listeners{Public: &timedListener{public, tl}})
+	})
 	if err := hub.online(ctx, device); err != nil {
 		return ended(told, ctx, err)
 	}

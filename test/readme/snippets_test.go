@@ -184,7 +184,7 @@ func TestSnippetsRun(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	ended := make(chan error, 2)
-	go func() { ended <- node.Run(ctx, ln, nil) }()
+	go func() { ended <- node.Run(ctx, relay.Listeners{Public: ln}) }()
 	go func() { ended <- embed(ctx, hub.Source("pump-7")) }()
 	if err := hub.WaitOnline(ctx, "pump-7"); err != nil {
 		t.Fatal(err)

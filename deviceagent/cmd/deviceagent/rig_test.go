@@ -70,7 +70,7 @@ func newRig(t *testing.T, secure bool) *rig {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
-	parts.Go(func() { node.Run(ctx, public, nil) })
+	parts.Go(func() { node.Run(ctx, relay.Listeners{Public: public}) })
 	parts.Go(func() { r.hub.Serve(ctx, hubAt) })
 	t.Cleanup(func() {
 		if r.stop != nil {

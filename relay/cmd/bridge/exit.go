@@ -47,4 +47,5 @@ var codeExits = map[wire.Code]int{
 	wire.UpgradeRequired:  exitRelay,
 	wire.MethodNotAllowed: exitRelay,
 	wire.OwnerLost:        exitRelay,
+	wire.Killed:           exitRelay,
 }

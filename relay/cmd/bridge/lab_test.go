@@ -113,7 +113,7 @@ func (l *lab) startRelay(ts *testscript.TestScript, args []string) {
 	node := l.node
 	go func() {
 		defer close(ended)
-		node.Run(ctx, ln, nil)
+		node.Run(ctx, relay.Listeners{Public: ln})
 	}()
 	ts.Setenv("BRIDGE_RELAY", cfg.PublicURL)
 	ts.Setenv("ADDR", l.addr)

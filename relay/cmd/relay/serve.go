@@ -89,7 +89,7 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	log.Info("relay listens", slices.Concat([]any{"public", public.Addr().String(), "url", p.relay.PublicURL}, sig.about,
 		[]any{"version", settings.Version()}, adminAttr(admin))...)
 	defer log.Info("relay stopped")
-	if err := node.Run(nodeCtx, public, admin); err != nil {
+	if err := node.Run(nodeCtx, relay.Listeners{Public: public, Admin: admin}); err != nil {
 		return err
 	}
 	stopSig()

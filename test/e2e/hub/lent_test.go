@@ -275,6 +275,6 @@ func (r *lentRig) relay(way signaler.Signaler) string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.run("relay", func(ctx context.Context) error { return node.Run(ctx, ln, nil) })
+	r.run("relay", func(ctx context.Context) error { return node.Run(ctx, relay.Listeners{Public: ln}) })
 	return url
 }

@@ -128,7 +128,7 @@ func (tn *town) startRelay() {
 		tn.t.Fatal(err)
 	}
 	tn.client.URL = cfg.PublicURL
-	tn.run("relay", func(ctx context.Context) error { return node.Run(ctx, ln, nil) })
+	tn.run("relay", func(ctx context.Context) error { return node.Run(ctx, relay.Listeners{Public: ln}) })
 }
 
 // signaler makes the relay's, and runs what it has to run.
