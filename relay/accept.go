@@ -9,18 +9,28 @@ import (
 	"time"
 
 	"websocketbridge/relay/pump"
+	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 )
 
-// accept serves /bridge/accept: a device dials back.
-func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
-	b, err := s.openToken(r, http.MethodGet)
+// accept serves /bridge/accept: a device dials back. via is the node that passed it on,
+// empty if the device came here.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, via string) {
+	claims, err := s.openToken(r, http.MethodGet)
 	if err == nil {
 		if err = ws.CheckUpgrade(r); err != nil && !errors.Is(err, ws.ErrNoUpgrade) {
 			err = fmt.Errorf("%w: %w", errBadRequest, err)
 		}
+	}
+	if err == nil && via == "" && s.elsewhere(claims) {
+		s.forward(w, r, claims)
+		return
+	}
+	var b *bridge
+	if err == nil {
+		b, err = s.find(claims)
 	}
 	if err == nil && !b.move(waiting, joining) {
 		err = errGone
@@ -29,7 +39,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		s.refuseDevice(w, r, http.MethodGet, b, err)
 		return
 	}
-	got := arrival{subprotocol: b.pick(ws.Offered(r))}
+	got := arrival{subprotocol: b.pick(ws.Offered(r)), via: via}
 	conn, err := ws.Upgrade(w, r, got.subprotocol, bridgeHeader(b))
 	if err != nil {
 		got.err = fmt.Errorf("%w: the connection of device %q broke as it was answered", errDialBack, b.deviceID)
@@ -40,8 +50,16 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 }
 
 // reject serves /bridge/reject: a device that cannot answer its hub says no.
-func (s *Server) reject(w http.ResponseWriter, r *http.Request) {
-	b, err := s.openToken(r, http.MethodPost)
+func (s *Server) reject(w http.ResponseWriter, r *http.Request, via string) {
+	claims, err := s.openToken(r, http.MethodPost)
+	if err == nil && via == "" && s.elsewhere(claims) {
+		s.forward(w, r, claims)
+		return
+	}
+	var b *bridge
+	if err == nil {
+		b, err = s.find(claims)
+	}
 	if err != nil {
 		s.refuseDevice(w, r, http.MethodPost, b, err)
 		return
@@ -59,28 +77,39 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request) {
 		s.refuseDevice(w, r, http.MethodPost, b, errGone)
 		return
 	}
-	b.refused <- &no
+	b.ended <- &signaler.RefusedError{Refusal: no}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// openToken finds the bridge a device means.
-func (s *Server) openToken(r *http.Request, method string) (*bridge, error) {
+// openToken reads what a device brings.
+func (s *Server) openToken(r *http.Request, method string) (token.Claims, error) {
 	if r.Method != method {
-		return nil, errMethod
+		return token.Claims{}, errMethod
 	}
-	claims, err := s.cfg.Keys.Open(r.URL.Query().Get(wire.ParamBridgeToken), time.Now())
-	if err != nil {
-		return nil, err
+	return s.cfg.Keys.Open(r.URL.Query().Get(wire.ParamBridgeToken), time.Now())
+}
+
+// elsewhere says whether another node owns the bridge.
+func (s *Server) elsewhere(c token.Claims) bool {
+	return c.Instance != s.instance && c.Owner != s.address()
+}
+
+// address is this node's own, sealed into its tokens; empty if it is the only one.
+func (s *Server) address() string {
+	if s.cfg.Cluster == nil {
+		return ""
 	}
-	if claims.Instance != s.instance {
-		// Our address under another instance ID: this node before it restarted.
-		if claims.Owner == s.cfg.NodeAddress {
-			return nil, errGone
-		}
-		return nil, errForeign
+	return s.cfg.Cluster.Address()
+}
+
+// find returns the bridge that a token of this node means. Our address with another
+// instance ID is this node before it restarted, or a dead pod whose address it got.
+func (s *Server) find(c token.Claims) (*bridge, error) {
+	if c.Instance != s.instance {
+		return nil, errGone
 	}
-	b := s.table.get(claims.BridgeID)
-	if b == nil || b.deviceID != claims.DeviceID {
+	b := s.table.get(c.BridgeID)
+	if b == nil || b.deviceID != c.DeviceID {
 		return nil, errGone
 	}
 	return b, nil

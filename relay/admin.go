@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 
+	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 )
 
@@ -26,6 +27,26 @@ func (s *Server) AdminHandler() http.Handler {
 			return
 		}
 		answer(w, http.StatusOK, "ready")
+	})
+	mux.HandleFunc("GET "+wire.PathBridges, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("local") {
+			writeJSON(w, s.listing())
+			return
+		}
+		writeJSON(w, s.listAll(r.Context()))
+	})
+	mux.HandleFunc("DELETE "+wire.PathBridges+"/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id, err := token.ParseID(r.PathValue("id"))
+		if err != nil {
+			answer(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		if err := s.killAnywhere(r.Context(), id); err != nil {
+			answer(w, http.StatusNotFound, err.Error())
+			return
+		}
+		s.cfg.Logger.Info("bridge killed", "bridge", id.String(), "from", r.RemoteAddr)
+		w.WriteHeader(http.StatusNoContent)
 	})
 	return s.guard(mux)
 }

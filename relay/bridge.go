@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -9,7 +10,6 @@ import (
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
-	"websocketbridge/signaler"
 )
 
 // state is where a bridge is in its life; doc.go draws it.
@@ -36,14 +36,23 @@ type bridge struct {
 
 	waits   bool // counts as waiting in the table, whose lock guards it
 	state   atomic.Int32
-	arrived chan arrival           // cap 1: sent by whoever moved waiting → joining
-	refused chan *signaler.Refusal // cap 1: sent by whoever moved waiting → closed for a reject
+	arrived chan arrival // cap 1: sent by whoever moved waiting → joining
+	ended   chan error   // cap 1: sent by whoever moved waiting → closed from outside: a reject, a kill
+
+	// live ends when the bridge may live no longer; end says why, to both sides if it
+	// is open.
+	live context.Context
+	end  context.CancelCauseFunc
+	// leg and via are set as the bridge opens, and guarded by the table's lock.
+	leg *pump.Leg // the requester's
+	via string    // the node that passed the device's accept on; empty: the device came here
 }
 
 // arrival is the device's end, or why its 101 failed.
 type arrival struct {
 	leg         *pump.Leg
 	subprotocol string
+	via         string // the node that passed it on
 	err         error
 }
 
@@ -100,11 +109,14 @@ func (t *table) add(b *bridge) error {
 	return nil
 }
 
-// opened ends b's part in the limit of waiting bridges.
-func (t *table) opened(b *bridge) {
+// opened ends b's part in the limit of waiting bridges, and says whether the node is
+// draining.
+func (t *table) opened(b *bridge, requester *pump.Leg, via string) (draining bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.unwait(b)
+	b.leg, b.via = requester, via
+	return t.draining
 }
 
 func (t *table) unwait(b *bridge) {
@@ -123,6 +135,7 @@ func (t *table) remove(b *bridge) {
 	}
 	delete(t.bridges, b.id)
 	t.unwait(b)
+	b.end(nil)
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
@@ -133,11 +146,27 @@ func (t *table) get(id token.ID) *bridge {
 	return t.bridges[id]
 }
 
-// drain refuses new bridges from now on.
-func (t *table) drain() {
+// drain refuses new bridges from now on, and returns the requesters of open ones.
+func (t *table) drain() (open []*pump.Leg) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.draining = true
+	for _, b := range t.bridges {
+		if b.leg != nil {
+			open = append(open, b.leg)
+		}
+	}
+	return open
+}
+
+// legOf returns the requester's end of an open bridge, or nil.
+func (t *table) legOf(id token.ID) *pump.Leg {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if b := t.bridges[id]; b != nil {
+		return b.leg
+	}
+	return nil
 }
 
 func (t *table) isDraining() bool {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/ws"
@@ -21,8 +22,8 @@ type Config struct {
 	// PublicURL is where devices reach the relay, any node of it: ws or wss, a
 	// host, perhaps a path in front of /bridge. Accept URLs start with it.
 	PublicURL string
-	// NodeAddress is this node's own address, sealed into its tokens.
-	NodeAddress string
+	// Cluster makes this node one of several; nil: it is the only one.
+	Cluster *cluster.Node
 
 	Signaler signaler.Signaler
 	Keys     *token.Ring
@@ -60,9 +61,6 @@ const (
 	signalGrace = 2 * time.Second
 	// tokenGrace is how long a token outlives the wait it is for.
 	tokenGrace = 5 * time.Second
-
-	// maxNodeAddress is in bytes; package token writes its length in one.
-	maxNodeAddress = 255
 )
 
 func (c Config) withDefaults() Config {
@@ -106,9 +104,6 @@ func (c Config) Validate() error {
 		bad("Dead: %v without a Ping: every quiet bridge would be ended", dead)
 	case dead > 0 && dead <= ping:
 		bad("Dead: %v is not more than Ping, %v: every quiet bridge would be ended", dead, ping)
-	}
-	if len(c.NodeAddress) > maxNodeAddress {
-		bad("NodeAddress: has %d bytes; a token holds %d", len(c.NodeAddress), maxNodeAddress)
 	}
 	if c.Idle < 0 {
 		bad("Idle: %v is negative", c.Idle)

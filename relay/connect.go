@@ -22,6 +22,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 	defer func() { // whatever happened, room is kept by an open bridge only
 		if b.state.Load() != int32(open) {
 			s.table.remove(b)
+			b.end(nil)
 		}
 	}()
 	// An early requester is refused after its 101, so that is all it needs first.
@@ -96,8 +97,9 @@ func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge,
 func (s *Server) parseConnect(r *http.Request) (*bridge, error) {
 	b := &bridge{
 		id: token.NewID(), created: time.Now(), offered: ws.Offered(r),
-		arrived: make(chan arrival, 1), refused: make(chan *signaler.Refusal, 1),
+		arrived: make(chan arrival, 1), ended: make(chan error, 1),
 	}
+	b.live, b.end = context.WithCancelCause(s.ctx)
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", errBadRequest, fmt.Errorf(format, args...))
 	}
@@ -225,8 +227,8 @@ func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 			leave()
 			time.AfterFunc(signalGrace, abandon)
 			return got, got.err
-		case no := <-b.refused:
-			return arrival{}, &signaler.RefusedError{Refusal: *no}
+		case err := <-b.ended:
+			return arrival{}, err
 		case err := <-signaled:
 			signaled = nil
 			if err == nil || errors.Is(err, signaler.ErrTimedOut) || ctx.Err() != nil {
@@ -240,8 +242,8 @@ func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 				return arrival{}, s.awaitError(ctx)
 			}
 			select { // decided already: it is being handed over
-			case no := <-b.refused:
-				return arrival{}, &signaler.RefusedError{Refusal: *no}
+			case err := <-b.ended:
+				return arrival{}, err
 			case got := <-b.arrived:
 				return got, got.err
 			}
@@ -264,7 +266,7 @@ func (s *Server) awaitError(ctx context.Context) error {
 func (s *Server) signal(ctx context.Context, b *bridge) error {
 	expires := b.created.Add(s.cfg.DialBack + tokenGrace)
 	tok, err := s.cfg.Keys.Seal(token.Claims{
-		Owner: s.cfg.NodeAddress, Instance: s.instance, BridgeID: b.id, DeviceID: b.deviceID, Expires: expires,
+		Owner: s.address(), Instance: s.instance, BridgeID: b.id, DeviceID: b.deviceID, Expires: expires,
 	})
 	if err != nil {
 		return fmt.Errorf("seal token: %w", err)

@@ -29,6 +29,8 @@ var (
 	errSubprotocol = errors.New("the device speaks none of the requested subprotocols")
 	errGone        = errors.New("the bridge is gone")
 	errForeign     = errors.New("the token names a node that is not known here")
+	errOwnerLost   = errors.New("the owner of the bridge is lost")
+	errKilled      = errors.New("killed")
 )
 
 // codes is the one table from a fact to its code; package wire has the code's
@@ -74,6 +76,8 @@ var codes = []struct {
 	{errForeign, wire.TokenProof, own},
 	{token.ErrExpired, wire.BridgeGone, nil},
 	{errGone, wire.BridgeGone, nil},
+	{errOwnerLost, wire.OwnerLost, nil},
+	{errKilled, wire.Killed, nil},
 }
 
 func own(_ *bridge, err error) string { return err.Error() }

@@ -24,6 +24,7 @@ type Server struct {
 	public   *url.URL
 	instance token.ID // of this process; a restarted node is another one
 	table    *table
+	forwards *forwards
 
 	// ctx ends when nothing may live on: waiting requesters are refused, open
 	// bridges closed.
@@ -42,7 +43,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, public: public, instance: token.NewID(), table: newTable(cfg.MaxBridges, cfg.MaxWaiting)}
+	s := &Server{cfg: cfg, public: public, instance: token.NewID(), table: newTable(cfg.MaxBridges, cfg.MaxWaiting), forwards: newForwards(cfg.MaxBridges)}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
 }
@@ -60,6 +61,7 @@ const (
 type Listeners struct {
 	Public net.Listener // requesters and devices
 	Admin  net.Listener // for whoever operates the node
+	Node   net.Listener // peers; with Config.Cluster only
 }
 
 // Run serves the listeners until ctx ends, then drains: new requesters are
@@ -67,14 +69,21 @@ type Listeners struct {
 // bridge has ended and every goroutine with it; nil after a drain. Run is called
 // once.
 func (s *Server) Run(ctx context.Context, on Listeners) error {
-	failed := make(chan error, 2)
+	if on.Node != nil && s.cfg.Cluster == nil {
+		return errors.New("relay: a listener for peers, and no cluster")
+	}
+	if on.Node != nil {
+		on.Node = s.cfg.Cluster.Listen(on.Node)
+		defer on.Node.Close()
+	}
+	failed := make(chan error, 3)
 	var servers []*http.Server
 	var serving sync.WaitGroup
 	for _, l := range []struct {
 		name string
 		net.Listener
 		http.Handler
-	}{{"public", on.Public, s.Handler()}, {"admin", on.Admin, s.AdminHandler()}} {
+	}{{"public", on.Public, s.Handler()}, {"admin", on.Admin, s.AdminHandler()}, {"node", on.Node, s.nodeHandler()}} {
 		if l.Listener == nil {
 			continue
 		}
@@ -98,8 +107,7 @@ func (s *Server) Run(ctx context.Context, on Listeners) error {
 		s.drain()
 	case err = <-failed:
 	}
-	s.table.drain()
-	s.cancel(&pump.Stop{Code: wire.Draining, Text: "the node stops; connect again"})
+	s.stop()
 	// First nobody comes in any more, or strangers could keep the node from ending;
 	// then whoever waits for an answer gets it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
@@ -116,36 +124,6 @@ func (s *Server) Run(ctx context.Context, on Listeners) error {
 	return err
 }
 
-// stopping says that nothing may live on.
-func (s *Server) stopping() bool { return s.ctx.Err() != nil }
-
-// drain refuses new bridges and waits for those there are.
-func (s *Server) drain() {
-	s.table.drain()
-	deadline := time.NewTimer(s.cfg.Drain)
-	defer deadline.Stop()
-	for logged := false; ; {
-		n, changed := s.table.left()
-		if n == 0 {
-			return
-		}
-		if !logged {
-			s.cfg.Logger.Info("draining", "bridges", n, "deadline", s.cfg.Drain)
-			logged = true
-		}
-		select {
-		case <-changed:
-		case <-deadline.C:
-			return
-		}
-	}
-}
-
-// Kill ends every bridge now, and with them a drain.
-func (s *Server) Kill() {
-	s.cancel(&pump.Stop{Code: wire.Draining, Text: "the node was told to stop now; connect again"})
-}
-
 // Handler serves the public paths, also below the path of the public URL, which
 // a proxy may or may not strip.
 func (s *Server) Handler() http.Handler {
@@ -156,9 +134,9 @@ func (s *Server) Handler() http.Handler {
 		case wire.PathConnect:
 			s.connect(w, r)
 		case wire.PathAccept:
-			s.accept(w, r)
+			s.accept(w, r, "")
 		case wire.PathReject:
-			s.reject(w, r)
+			s.reject(w, r, "")
 		default:
 			http.NotFound(w, r)
 		}
@@ -188,14 +166,20 @@ func (s *Server) guard(h http.Handler) http.Handler {
 // the goroutine, the request and the buffers of net/http go.
 func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	b.move(joining, open)
-	s.table.opened(b)
+	if s.table.opened(b, requester, got.via) {
+		requester.Ping([]byte(wire.PingDraining))
+	}
 	wait := time.Since(b.created)
 	log := s.cfg.Logger.With(slog.String("bridge", b.id.String()), slog.String("device", b.deviceID),
 		slog.String("principal", b.principal.Name), slog.String("target", clean(b.target, maxLogged)))
-	log.Info("bridge open", "subprotocol", got.subprotocol, "waited", wait.Round(time.Millisecond))
+	about := []any{"subprotocol", got.subprotocol, "waited", wait.Round(time.Millisecond)}
+	if got.via != "" {
+		about = append(about, "via", got.via)
+	}
+	log.Info("bridge open", about...)
 	s.work.Go(func() {
 		defer s.table.remove(b)
-		res := pump.Run(s.ctx, requester, got.leg, s.cfg.pump())
+		res := pump.Run(b.live, requester, got.leg, s.cfg.pump())
 		b.move(open, closed)
 		log.Info("bridge closed", "reason", res.Reason, "by", res.By, "close", res.CloseCode, "text", clean(res.Text, 200),
 			"duration", res.Duration.Round(time.Millisecond), "to_device_bytes", res.ToDevice, "to_requester_bytes", res.ToRequester)

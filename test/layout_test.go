@@ -28,7 +28,8 @@ var imports = map[string][]string{
 	"signaler/c2d":          {"signaler", "signaler/credential"},
 	"signaler/method":       {"signaler", "signaler/credential"},
 	"signaler/auto":         {"signaler", "signaler/method"},
-	"relay":                 {"relay/auth", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
+	"relay":                 {"relay/auth", "relay/cluster", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
+	"relay/cluster":         {},
 	"relay/wire":            {},
 	"relay/ws":              {},
 	"relay/token":           {},
@@ -38,7 +39,7 @@ var imports = map[string][]string{
 	"relay/pump":            {"relay/wire", "relay/ws"},
 	"relay/client":          {"relay/session", "relay/wire", "relay/ws"},
 	"relay/cmd/relay": {
-		"relay", "relay/auth", "relay/settings", "relay/token", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
+		"relay", "relay/auth", "relay/cluster", "relay/settings", "relay/token", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
 		"signaler/entra", "signaler/fake", "signaler/method", "signaler/sas",
 	},
 	"relay/cmd/bridge":    {"relay/client", "relay/session", "relay/settings", "relay/wire", "relay/ws"},

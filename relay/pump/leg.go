@@ -123,6 +123,10 @@ func (l *Leg) writePending() {
 	l.closed = bye || err != nil
 }
 
+// Ping sends a ping with a payload of at most 125 bytes, as soon as the frame under way
+// is out. It may be called at any time, and does not wait.
+func (l *Leg) Ping(payload []byte) { l.post(ws.OpPing, payload) }
+
 // said says whether a close frame is out, or on its way.
 func (l *Leg) said() bool {
 	l.pmu.Lock()

@@ -20,9 +20,9 @@ import (
 var (
 	// ErrMalformed: it is no token of this version, whoever sealed it.
 	ErrMalformed = errors.New("bridge token is malformed")
-	// ErrProof: it has the form of a token, but no key of the ring sealed it,
-	// or somebody changed it since.
-	ErrProof = errors.New("bridge token is not sealed with a key of ours")
+	// ErrProof: it has the form of a token, or of a MAC, but no key of the ring made
+	// it, or somebody changed it since.
+	ErrProof = errors.New("not sealed with a key of ours")
 	// ErrExpired: it is one of ours, too late.
 	ErrExpired = errors.New("bridge token has expired")
 )
@@ -56,7 +56,8 @@ type Ring struct {
 type keySet struct {
 	seals keyID
 	byID  map[keyID]cipher.AEAD
-	names string // the IDs in order, for String
+	raw   map[keyID]Key // for MACs
+	names string        // the IDs in order, for String
 }
 
 // NewRing returns a ring whose first key seals, and all of whose keys open.
@@ -70,7 +71,7 @@ func NewRing(keys ...Key) (*Ring, error) {
 
 // Replace swaps all keys at once. After an error the ring is as before.
 func (r *Ring) Replace(keys ...Key) error {
-	set := &keySet{byID: make(map[keyID]cipher.AEAD, len(keys))}
+	set := &keySet{byID: make(map[keyID]cipher.AEAD, len(keys)), raw: make(map[keyID]Key, len(keys))}
 	if len(keys) == 0 {
 		return errors.New("token ring: no key")
 	}
@@ -92,7 +93,7 @@ func (r *Ring) Replace(keys ...Key) error {
 		if i == 0 {
 			set.seals = id
 		}
-		set.byID[id] = aead
+		set.byID[id], set.raw[id] = aead, k
 		names = append(names, hex.EncodeToString(id[:]))
 	}
 	set.names = strings.Join(names, " ")

@@ -28,6 +28,7 @@ const (
 const (
 	PathHealthz = "/healthz" // the process serves
 	PathReadyz  = "/readyz"  // the node takes new bridges
+	PathBridges = "/bridges" // GET: all there are, ?local those of this node; DELETE /bridges/{id}: end one
 )
 
 // PingDraining is the payload of a ping by which a node that drains asks its

@@ -14,6 +14,7 @@ import (
 
 	"websocketbridge/relay"
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/settings"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/ws"
@@ -31,6 +32,8 @@ type config struct {
 	Auth      string `envconfig:"AUTH" default:"keys" desc:"keys: API keys; none: everybody may do everything"`
 	APIKeys   string `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
 	TokenKeys string `envconfig:"TOKEN_KEYS" secret:"true" desc:"keys for bridge tokens, see relay token-key; default: a new one at each start"`
+
+	Cluster clusterSettings
 
 	Signaler    string      `envconfig:"SIGNALER" default:"c2d" desc:"how devices are told; c2d: message; method: direct method; auto: method, or else message; fake: no hub, agents listen at FAKE_LISTEN"`
 	Hub         hubSettings `envconfig:"HUB"`
@@ -52,9 +55,10 @@ type config struct {
 
 // prepared is what config means once files are read.
 type prepared struct {
-	relay relay.Config // PublicURL is empty if it is the listener's
-	tls   *tls.Config  // nil: plain
-	hub   *hub         // nil: the fake one
+	relay relay.Config    // PublicURL is empty if it is the listener's
+	tls   *tls.Config     // nil: plain
+	hub   *hub            // nil: the fake one
+	node  *cluster.Config // nil: the only node
 	log   *slog.Logger
 }
 
@@ -114,6 +118,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	if p.relay.Keys, err = c.ring(); err != nil {
 		bad("TOKEN_KEYS", "%w", err)
 	}
+	p.node = c.Cluster.prepare(p.relay.Keys, c.TokenKeys == "", bad)
 	if !c.knowsPublicURL() {
 		bad("PUBLIC_URL", "is missing; devices have to know where to dial, as wss://relay.example.com")
 	}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"websocketbridge/relay"
+	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/settings"
 )
 
@@ -44,6 +45,17 @@ func serve(ctx context.Context, logTo io.Writer) error {
 			return fmt.Errorf("RELAY_ADMIN_LISTEN: %w", err)
 		}
 		defer admin.Close()
+	}
+	var peers net.Listener
+	if p.node != nil {
+		p.node.Logger = log
+		if p.relay.Cluster, err = cluster.New(*p.node); err != nil {
+			return err
+		}
+		if peers, err = net.Listen("tcp", c.Cluster.Listen); err != nil {
+			return fmt.Errorf("RELAY_NODE_LISTEN: %w", err)
+		}
+		defer peers.Close()
 	}
 	sig, err := openSignals(c, p.hub, log)
 	if err != nil {
@@ -77,7 +89,7 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	defer signal.Stop(told)
 	wg.Go(func() { heed(sigCtx, told, log, drain, node.Kill) })
 
-	if c.TokenKeys == "" {
+	if c.TokenKeys == "" { // a cluster has some
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
 	}
 	if c.Auth == "none" {
@@ -87,9 +99,9 @@ func serve(ctx context.Context, logTo io.Writer) error {
 		log.Warn("RELAY_HUB_CONNECTION_STRING is of the policy iothubowner, which may do everything; the policy service is enough")
 	}
 	log.Info("relay listens", slices.Concat([]any{"public", public.Addr().String(), "url", p.relay.PublicURL}, sig.about,
-		[]any{"version", settings.Version()}, adminAttr(admin))...)
+		[]any{"version", settings.Version()}, addrAttr("admin", admin), addrAttr("node", peers))...)
 	defer log.Info("relay stopped")
-	if err := node.Run(nodeCtx, relay.Listeners{Public: public, Admin: admin}); err != nil {
+	if err := node.Run(nodeCtx, relay.Listeners{Public: public, Admin: admin, Node: peers}); err != nil {
 		return err
 	}
 	stopSig()
@@ -105,11 +117,11 @@ func listenerURL(setting string, addr net.Addr, secure bool) string {
 	return map[bool]string{true: "wss://", false: "ws://"}[secure] + net.JoinHostPort(host, port)
 }
 
-func adminAttr(l net.Listener) []any {
+func addrAttr(name string, l net.Listener) []any {
 	if l == nil {
 		return nil
 	}
-	return []any{"admin", l.Addr().String()}
+	return []any{name, l.Addr().String()}
 }
 
 // heed drains at the first signal and ends the drain at the second. After that

@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Linger is how long one direction of a forward may go on after the other has ended:
+// package pump's time for a close frame, and some for the way.
+const Linger = 6 * time.Second
+
+// Join copies bytes both ways between the connection of an upgrade and c, the device's,
+// of which head was read already, until both directions have ended or ctx has. It
+// closes both, and returns how many bytes went each way.
+func (a *Answer) Join(ctx context.Context, c net.Conn, head []byte) (toDevice, toOwner int64) {
+	if t, ok := c.(*net.TCPConn); ok {
+		t.SetKeepAliveConfig(keepAlive)
+	}
+	f := &forward{ends: [2]net.Conn{c, a.conn}}
+	defer context.AfterFunc(ctx, f.cut)()
+	var wg sync.WaitGroup
+	wg.Go(func() { toDevice = f.copy(c, a.conn, a.head) })
+	toOwner = f.copy(a.conn, c, head)
+	wg.Wait()
+	c.Close()
+	a.conn.Close()
+	return toDevice, toOwner
+}
+
+type forward struct {
+	ends [2]net.Conn
+
+	mu    sync.Mutex // guards the one below
+	ended bool       // a direction has ended, and deadlines are set
+}
+
+// copy passes head and then all of src on to dst, and its end.
+func (f *forward) copy(dst, src net.Conn, head []byte) (passed int64) {
+	n, err := dst.Write(head)
+	passed = int64(n)
+	if err == nil {
+		n, _ := copyBytes(dst, src) // a failure is an end: each side learns from the other's
+		passed += n
+	}
+	if c, ok := dst.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite()
+	} else {
+		dst.Close()
+	}
+	f.linger()
+	return passed
+}
+
+// linger gives the other direction its time.
+func (f *forward) linger() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		return
+	}
+	f.ended = true
+	for _, c := range f.ends {
+		c.SetDeadline(time.Now().Add(Linger))
+	}
+}
+
+// cut ends both directions now.
+func (f *forward) cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	for _, c := range f.ends {
+		c.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+const copySize = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
+
+// copyBytes is io.Copy, which has the kernel move the bytes where both ends are plain
+// TCP (splice(2) on Linux), with a pooled buffer elsewhere.
+func copyBytes(dst, src net.Conn) (int64, error) {
+	_, fromTCP := src.(*net.TCPConn)
+	_, toTCP := dst.(*net.TCPConn)
+	if fromTCP && toTCP {
+		return io.Copy(dst, src)
+	}
+	b := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(b)
+	// Without their ReadFrom and WriteTo, which would make a buffer of their own.
+	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *b)
+}

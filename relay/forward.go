@@ -1,0 +1,262 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"websocketbridge/relay/cluster"
+	"websocketbridge/relay/token"
+	"websocketbridge/relay/wire"
+)
+
+// headerFrom is the address of the device, which the owner does not see, in a request
+// that one node passes on to another.
+const headerFrom = "Bridge-From"
+
+// passedOn are the headers of a device's request that its owner needs.
+var passedOn = []string{
+	"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions",
+	"Content-Type", "User-Agent",
+}
+
+// forward passes a device's accept or reject on to the node that owns the bridge.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims) {
+	began := time.Now()
+	ctx, cut := context.WithCancel(r.Context())
+	defer cut()
+	f := &forwarding{id: c.BridgeID, owner: c.Owner, cut: cut}
+	err := s.forwards.add(f)
+	var a *cluster.Answer
+	if err == nil {
+		a, err = s.askOwner(ctx, w, r, c.Owner)
+	}
+	if err != nil {
+		s.forwards.remove(f)
+		s.refuseForward(w, r, c, err)
+		return
+	}
+	if a.Status != http.StatusBadGateway { // it has used up the token, or knows that it is
+		s.forwards.spend(c.BridgeID, c.Expires)
+	}
+	if a.Status != http.StatusSwitchingProtocols {
+		s.forwards.remove(f)
+		s.cfg.Logger.Info("owner refused device", "path", r.URL.Path, "status", a.Status, "bridge", c.BridgeID.String(),
+			"device", c.DeviceID, "owner", c.Owner, "from", r.RemoteAddr)
+		copyAnswer(w, a)
+		return
+	}
+	device, head, err := takeOver(w, a)
+	if err != nil {
+		a.Close()
+		s.forwards.remove(f)
+		s.refuseForward(w, r, c, fmt.Errorf("%w: answer the device: %w", errGone, err))
+		return
+	}
+	log := s.cfg.Logger.With("bridge", c.BridgeID.String(), "device", c.DeviceID, "owner", c.Owner)
+	log.Info("forward open", "from", r.RemoteAddr, "took", time.Since(began).Round(time.Microsecond))
+	joined, cutJoined := context.WithCancel(context.Background())
+	if s.forwards.open(f, cutJoined) {
+		s.work.Go(func() { s.leave(c.Owner, []token.ID{c.BridgeID}, false) })
+	}
+	s.work.Go(func() {
+		defer cutJoined()
+		defer s.forwards.remove(f)
+		toDevice, toOwner := a.Join(joined, device, head)
+		log.Info("forward closed", "duration", time.Since(began).Round(time.Millisecond), "to_device_bytes", toDevice, "to_owner_bytes", toOwner)
+	})
+}
+
+// askOwner asks the owner what the device asks us.
+func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Request, owner string) (*cluster.Answer, error) {
+	if s.cfg.Cluster == nil {
+		return nil, errForeign
+	}
+	var body []byte
+	if r.Method == http.MethodPost {
+		var err error
+		if body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxReject)); err != nil {
+			return nil, fmt.Errorf("%w: the body has more than %d bytes", errBadRequest, wire.MaxReject)
+		}
+	}
+	path := wire.PathAccept
+	if r.Method == http.MethodPost {
+		path = wire.PathReject
+	}
+	out, err := http.NewRequestWithContext(ctx, r.Method, path+"?"+r.URL.RawQuery, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errBadRequest, errors.New("the query is malformed")) // err quotes the token
+	}
+	for _, name := range passedOn {
+		if v := r.Header.Values(name); len(v) > 0 {
+			out.Header[name] = v
+		}
+	}
+	out.Header.Set(headerFrom, r.RemoteAddr)
+	a, err := s.cfg.Cluster.Ask(ctx, owner, out)
+	switch {
+	case errors.Is(err, cluster.ErrNotPeer):
+		return nil, fmt.Errorf("%w: %w", errForeign, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errOwnerLost, err)
+	}
+	return a, nil
+}
+
+func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.Claims, err error) {
+	p := problem(nil, err)
+	p.BridgeID = c.BridgeID.String()
+	s.cfg.Logger.Warn("forward failed", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "device", c.DeviceID, "owner", c.Owner,
+		"from", r.RemoteAddr, "error", clean(err.Error(), maxLogged))
+	writeProblem(w, p)
+}
+
+// copyAnswer gives the device the owner's no.
+func copyAnswer(w http.ResponseWriter, a *cluster.Answer) {
+	for _, name := range []string{"Content-Type", "Cache-Control", "Retry-After", "Allow", "Upgrade", "Connection", wire.HeaderBridgeID} {
+		if v := a.Header.Values(name); len(v) > 0 {
+			w.Header()[http.CanonicalHeaderKey(name)] = v
+		}
+	}
+	w.WriteHeader(a.Status)
+	w.Write(a.Body)
+}
+
+// takeOver answers the device with the owner's 101 and returns the connection below,
+// and what was read from it too much.
+func takeOver(w http.ResponseWriter, a *cluster.Answer) (net.Conn, []byte, error) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	head, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	var out bytes.Buffer
+	out.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	a.Header.Write(&out)
+	out.WriteString("\r\n")
+	conn.SetDeadline(time.Now().Add(answerTimeout))
+	if _, err := conn.Write(out.Bytes()); err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	conn.SetDeadline(time.Time{})
+	return conn, head, nil
+}
+
+// answerTimeout is for a device to take 300 bytes.
+const answerTimeout = 5 * time.Second
+
+// A forwarding is one accept that was passed on.
+type forwarding struct {
+	id     token.ID
+	owner  string
+	opened bool
+	cut    func() // ends it without a word
+}
+
+// forwards are this node's, with the limit that bridges have.
+type forwards struct {
+	max int
+
+	mu       sync.Mutex // guards all below, and the fields of each
+	draining bool
+	all      map[*forwarding]struct{}
+	changed  chan struct{} // closed and replaced when one goes
+	// spent are tokens whose owner has decided. It would refuse them again, but then
+	// whoever has got hold of one could have this node dial as often as they like.
+	spent map[token.ID]time.Time // until when the token would open
+	sweep int                    // how many spent tokens are worth a look for expired ones
+}
+
+func newForwards(max int) *forwards {
+	return &forwards{max: max, all: make(map[*forwarding]struct{}), changed: make(chan struct{}), spent: make(map[token.ID]time.Time), sweep: minSweep}
+}
+
+const minSweep = 1024
+
+// add makes room for f.
+func (t *forwards) add(f *forwarding) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.spent[f.id]; ok {
+		return errGone
+	}
+	if len(t.all) >= t.max {
+		return fmt.Errorf("%w: the node forwards %d of at most %d bridges", errLimit, len(t.all), t.max)
+	}
+	t.all[f] = struct{}{}
+	return nil
+}
+
+// spend makes the token of a bridge worthless here.
+func (t *forwards) spend(id token.ID, until time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spent[id] = until
+	if len(t.spent) < t.sweep {
+		return
+	}
+	now := time.Now()
+	for id, until := range t.spent {
+		if now.After(until) {
+			delete(t.spent, id)
+		}
+	}
+	t.sweep = max(2*len(t.spent), minSweep)
+}
+
+// open says that f carries bytes from now on, and whether the node is draining.
+func (t *forwards) open(f *forwarding, cut func()) (draining bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.opened, f.cut = true, cut
+	return t.draining
+}
+
+// remove gives f's room back.
+func (t *forwards) remove(f *forwarding) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.all[f]; !ok {
+		return
+	}
+	delete(t.all, f)
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// drain marks all as leaving, and returns the bridges of those that are open by owner.
+func (t *forwards) drain() map[string][]token.ID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.draining = true
+	byOwner := make(map[string][]token.ID)
+	for f := range t.all {
+		if f.opened {
+			byOwner[f.owner] = append(byOwner[f.owner], f.id)
+		}
+	}
+	return byOwner
+}
+
+// left returns how many there are, and a channel closed at the next change.
+func (t *forwards) left() (int, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.all), t.changed
+}
+
+// cutAll ends all without a word.
+func (t *forwards) cutAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for f := range t.all {
+		f.cut()
+	}
+}
