@@ -59,6 +59,7 @@ var imports = map[string][]string{
 	"test/emulator/amqp":         {},
 	"test/emulator/mqtt":         {},
 	"test/emulator/cmd/emulator": {"relay/settings", "test/emulator"},
+	"test/front":                 {},
 	"test/netfault":              {},
 	"test/quickstart":            anything,
 	"test/readme":                anything,
