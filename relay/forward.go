@@ -42,7 +42,8 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims)
 		s.refuseForward(w, r, c, err)
 		return
 	}
-	if a.Status != http.StatusBadGateway { // it has used up the token, or knows that it is
+	switch a.Status {
+	case http.StatusSwitchingProtocols, http.StatusNoContent, http.StatusGone: // it is used up
 		s.forwards.spend(c.BridgeID, c.Expires)
 	}
 	if a.Status != http.StatusSwitchingProtocols {

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +20,7 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/testlog"
 )
 
 // signalFunc is a Signaler in a sentence.
@@ -33,21 +34,10 @@ type node struct {
 	ln      *netfault.Listener
 	srv     *relay.Server
 	signals chan *signaler.Signal // what the default signaler was handed
-	log     *strings.Builder
+	log     *testlog.Buffer
 	stop    context.CancelFunc
 	stopped chan error
 	ring    *token.Ring
-}
-
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 // inBubble runs f with a node. When f returns the node is stopped without a drain, and
@@ -55,44 +45,54 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 func inBubble(t *testing.T, change func(*relay.Config), f func(n *node)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		n := &node{t: t, ln: netfault.NewListener(), signals: make(chan *signaler.Signal, 100), log: new(strings.Builder), stopped: make(chan error, 1)}
-		n.ring = mustRing(t)
-		cfg := relay.Config{
-			PublicURL: "ws://relay.test/front",
-			Auth:      auth.AllowAll{},
-			Keys:      n.ring,
-			Signaler: signalFunc(func(_ context.Context, s *signaler.Signal) error {
-				if _, err := s.Encode(); err != nil {
-					return err
-				}
-				n.signals <- s
-				return nil
-			}),
-			Drain:  -1,
-			Logger: slog.New(slog.NewTextHandler(&lockedWriter{w: n.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		}
-		if change != nil {
-			change(&cfg)
-		}
-		var err error
-		if n.srv, err = relay.New(cfg); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		n.stop = cancel
-		go func() { n.stopped <- n.srv.Run(ctx, relay.Listeners{Public: n.ln}) }()
-		defer func() {
-			cancel()
-			if err := <-n.stopped; err != nil {
-				t.Errorf("Run: %v", err)
-			}
-			time.Sleep(second) // the bubble's: net/http holds a connection for 500 ms after an early answer
-			if secret := "bridgeToken="; strings.Contains(n.log.String(), secret) {
-				t.Errorf("a token is in the log:\n%s", n.log)
-			}
-		}()
+		n := startNode(t, mustRing(t), nil, change)
+		defer n.end()
 		f(n)
 	})
+}
+
+// startNode starts a node; peers is where its node port is, nil: it is the only one.
+func startNode(t *testing.T, ring *token.Ring, peers net.Listener, change func(*relay.Config)) *node {
+	t.Helper()
+	n := &node{t: t, ln: netfault.NewListener(), signals: make(chan *signaler.Signal, 100), log: new(testlog.Buffer), stopped: make(chan error, 1), ring: ring}
+	cfg := relay.Config{
+		PublicURL: "ws://relay.test/front",
+		Auth:      auth.AllowAll{},
+		Keys:      n.ring,
+		Signaler: signalFunc(func(_ context.Context, s *signaler.Signal) error {
+			if _, err := s.Encode(); err != nil {
+				return err
+			}
+			n.signals <- s
+			return nil
+		}),
+		Drain:  -1,
+		Logger: slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if n.srv, err = relay.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	go func() { n.stopped <- n.srv.Run(ctx, relay.Listeners{Public: n.ln, Node: peers}) }()
+	return n
+}
+
+// end stops the node, if nothing has yet, and looks at its log.
+func (n *node) end() {
+	n.t.Helper()
+	n.stop()
+	if err := <-n.stopped; err != nil {
+		n.t.Errorf("Run: %v", err)
+	}
+	time.Sleep(second) // the bubble's: net/http holds a connection for 500 ms after an early answer
+	if secret := "bridgeToken="; strings.Contains(n.log.String(), secret) {
+		n.t.Errorf("a token is in the log:\n%s", n.log)
+	}
 }
 
 func (n *node) dialer() *ws.Dialer {

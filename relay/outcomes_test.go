@@ -76,6 +76,12 @@ func TestRequesterOutcomes(t *testing.T) {
 				n.connecting(context.Background(), "deviceId=other")
 				<-n.signals
 			}},
+		{name: "killed", query: "deviceId=d", code: wire.Killed, before: func(n *node) {
+			go func() {
+				s := <-n.signals
+				n.ask(http.MethodDelete, wire.PathBridges+"/"+s.BridgeID)
+			}()
+		}},
 		{name: "draining", query: "deviceId=d", code: wire.Draining, retry: 1,
 			change: func(c *relay.Config) { c.Drain = time.Hour }, before: func(n *node) {
 				n.open("deviceId=other")
