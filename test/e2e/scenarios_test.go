@@ -22,8 +22,10 @@ import (
 	"websocketbridge/signaler/fake"
 )
 
-func TestStream(t *testing.T) {
-	w := newWorld(t, options{})
+func TestStream(t *testing.T) { everywhere(t, testStream) }
+
+func testStream(t *testing.T, nodes int) {
+	w := newWorld(t, options{nodes: nodes})
 	st, err := w.dial("echo").Open(w.ctx(), "echo")
 	if err != nil {
 		t.Fatal(err)
@@ -39,9 +41,11 @@ func TestStream(t *testing.T) {
 
 // Sixteen streams at once, random sizes, random chunks: what arrives is what was
 // sent, both ways.
-func TestByteExact(t *testing.T) {
+func TestByteExact(t *testing.T) { everywhere(t, testByteExact) }
+
+func testByteExact(t *testing.T, nodes int) {
 	const streams = 16
-	w := newWorld(t, options{targets: []string{tcpTarget(t, "copy", func(c *net.TCPConn) { io.Copy(c, c) })}})
+	w := newWorld(t, options{nodes: nodes, targets: []string{tcpTarget(t, "copy", func(c *net.TCPConn) { io.Copy(c, c) })}})
 	s := w.dial("copy")
 	var wg sync.WaitGroup
 	for i := range streams {
@@ -94,8 +98,10 @@ func (r *ragged) Read(p []byte) (int, error) {
 }
 
 // A page of sixty requests costs one signal.
-func TestSixtyRequestsOneSignal(t *testing.T) {
-	w := newWorld(t, options{targets: []string{webTarget(t, "web", func(rw http.ResponseWriter, r *http.Request) {
+func TestSixtyRequestsOneSignal(t *testing.T) { everywhere(t, testSixtyRequestsOneSignal) }
+
+func testSixtyRequestsOneSignal(t *testing.T, nodes int) {
+	w := newWorld(t, options{nodes: nodes, targets: []string{webTarget(t, "web", func(rw http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(rw, "page %s", r.URL.Path)
 	})}})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,8 +133,10 @@ func TestSixtyRequestsOneSignal(t *testing.T) {
 }
 
 // The target answers only after it has seen the end of the question.
-func TestHalfClose(t *testing.T) {
-	w := newWorld(t, options{targets: []string{tcpTarget(t, "count", func(c *net.TCPConn) {
+func TestHalfClose(t *testing.T) { everywhere(t, testHalfClose) }
+
+func testHalfClose(t *testing.T, nodes int) {
+	w := newWorld(t, options{nodes: nodes, targets: []string{tcpTarget(t, "count", func(c *net.TCPConn) {
 		n, _ := io.Copy(io.Discard, c)
 		fmt.Fprintf(c, "%d bytes", n)
 	})}})
@@ -151,7 +159,9 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-func TestUnixTarget(t *testing.T) {
+func TestUnixTarget(t *testing.T) { everywhere(t, testUnixTarget) }
+
+func testUnixTarget(t *testing.T, nodes int) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)
 	if err != nil {
@@ -164,7 +174,7 @@ func TestUnixTarget(t *testing.T) {
 			c.Close()
 		}
 	}()
-	w := newWorld(t, options{targets: []string{"docker=unix:" + path}})
+	w := newWorld(t, options{nodes: nodes, targets: []string{"docker=unix:" + path}})
 	st, err := w.dial("docker").Open(w.ctx(), "docker")
 	if err != nil {
 		t.Fatal(err)
@@ -174,14 +184,16 @@ func TestUnixTarget(t *testing.T) {
 }
 
 // Each stream is answered by itself; a refusal does not disturb its neighbour.
-func TestStreamRefusals(t *testing.T) {
+func TestStreamRefusals(t *testing.T) { everywhere(t, testStreamRefusals) }
+
+func testStreamRefusals(t *testing.T, nodes int) {
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := dead.Addr().String()
 	dead.Close()
-	w := newWorld(t, options{targets: []string{"dead=tcp:" + addr, "missing=unix:" + filepath.Join(os.TempDir(), "no-such-socket"), "other=echo:"}})
+	w := newWorld(t, options{nodes: nodes, targets: []string{"dead=tcp:" + addr, "missing=unix:" + filepath.Join(os.TempDir(), "no-such-socket"), "other=echo:"}})
 	s := w.dial("echo", "dead", "missing")
 	good, err := s.Open(w.ctx(), "echo")
 	if err != nil {
@@ -204,7 +216,9 @@ func TestStreamRefusals(t *testing.T) {
 
 // The hub loses, delays, doubles and reorders; every requester gets its own
 // device or its own failure.
-func TestHubFaults(t *testing.T) {
+func TestHubFaults(t *testing.T) { everywhere(t, testHubFaults) }
+
+func testHubFaults(t *testing.T, nodes int) {
 	for _, mode := range []fake.Mode{fake.Method, fake.Message} {
 		for name, f := range map[string]fake.Faults{
 			"delay":     {Delay: 30e6},
@@ -213,7 +227,7 @@ func TestHubFaults(t *testing.T) {
 			"all three": {Delay: 10e6, Duplicate: 2, Reorder: true},
 		} {
 			t.Run(fmt.Sprintf("%v %s", mode, name), func(t *testing.T) {
-				w := newWorld(t, options{hub: fake.Config{Mode: mode}})
+				w := newWorld(t, options{nodes: nodes, hub: fake.Config{Mode: mode}})
 				if err := w.hub.SetFaults(f); err != nil {
 					t.Fatal(err)
 				}
@@ -251,9 +265,11 @@ func wantCode(t *testing.T, err error, code wire.Code) *client.Error {
 
 func shortDialBack(c *relay.Config) { c.DialBack = time.Second }
 
-func TestSignalLost(t *testing.T) {
+func TestSignalLost(t *testing.T) { everywhere(t, testSignalLost) }
+
+func testSignalLost(t *testing.T, nodes int) {
 	for _, mode := range []fake.Mode{fake.Method, fake.Message} {
-		w := newWorld(t, options{hub: fake.Config{Mode: mode}, relay: shortDialBack})
+		w := newWorld(t, options{nodes: nodes, hub: fake.Config{Mode: mode}, relay: shortDialBack})
 		if err := w.hub.SetFaults(fake.Faults{LoseNext: 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -264,9 +280,11 @@ func TestSignalLost(t *testing.T) {
 }
 
 // A device that cannot answer its hub says no at the reject URL.
-func TestRefusalWithoutAnswer(t *testing.T) {
+func TestRefusalWithoutAnswer(t *testing.T) { everywhere(t, testRefusalWithoutAnswer) }
+
+func testRefusalWithoutAnswer(t *testing.T, nodes int) {
 	for _, mode := range []fake.Mode{fake.Method, fake.Message} {
-		w := newWorld(t, options{hub: fake.Config{Mode: mode}})
+		w := newWorld(t, options{nodes: nodes, hub: fake.Config{Mode: mode}})
 		_, err := client.Dial(w.ctx(), w.client, client.Request{Device: device, Targets: []string{"nowhere"}})
 		e := wantCode(t, err, wire.DeviceRefused)
 		if e.DeviceCode != "target_not_allowed" {
@@ -276,8 +294,10 @@ func TestRefusalWithoutAnswer(t *testing.T) {
 }
 
 // A raw bridge whose target is down is refused, not opened and dropped.
-func TestRawTargetDown(t *testing.T) {
-	w := newWorld(t, options{targets: []string{"dead=tcp:127.0.0.1:1"}})
+func TestRawTargetDown(t *testing.T) { everywhere(t, testRawTargetDown) }
+
+func testRawTargetDown(t *testing.T, nodes int) {
+	w := newWorld(t, options{nodes: nodes, targets: []string{"dead=tcp:127.0.0.1:1"}})
 	_, err := client.DialRaw(w.ctx(), w.client, client.Request{Device: device, Targets: []string{"dead"}})
 	e := wantCode(t, err, wire.DeviceRefused)
 	if e.DeviceCode != "dial_failed" {

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,9 +19,11 @@ import (
 	"websocketbridge/relay"
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/client"
+	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/token"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/front"
 	"websocketbridge/test/testlog"
 )
 
@@ -35,22 +39,40 @@ type options struct {
 	hub     fake.Config
 	targets []string
 	noAgent bool
+	nodes   int  // of the relay; 0: 1
+	nodeTLS bool // between them
 }
 
-// world is one relay, one hub and one device.
+// everywhere runs a scenario on one node, on two and on five.
+func everywhere(t *testing.T, scenario func(t *testing.T, nodes int)) {
+	for _, nodes := range []int{1, 2, 5} {
+		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) { scenario(t, nodes) })
+	}
+}
+
+// world is a relay of one or more nodes, one hub and one device.
 type world struct {
 	t      *testing.T
 	hub    *fake.Hub
 	signal *countingSignaler
-	ring   *token.Ring
+	key    token.Key // that all nodes begin with
 	log    *testlog.Buffer
 	opts   options
 
-	node      *relay.Server
-	nodeAddr  string
-	stopNode  func()
+	nodes     []*member
+	reserved  []net.Listener // for addresses that are known before anybody listens
+	front     *front.Front   // nil with one node
+	forwards  atomic.Int32   // dials between nodes
 	stopAgent func()
 	client    client.Config
+}
+
+// member is one node of the world's relay.
+type member struct {
+	addr, nodeAddr string // public, and for peers; they stay when it starts again
+	ring           *token.Ring
+	srv            *relay.Server
+	stop           func()
 }
 
 type countingSignaler struct {
@@ -74,49 +96,117 @@ func (c *countingSignaler) count() int {
 
 func newWorld(t *testing.T, o options) *world {
 	t.Helper()
-	w := &world{t: t, hub: fake.New(o.hub), log: new(testlog.Buffer), opts: o}
+	w := &world{t: t, hub: fake.New(o.hub), log: new(testlog.Buffer), opts: o, key: token.NewKey()}
 	w.signal = &countingSignaler{Signaler: w.hub}
-	var err error
-	if w.ring, err = token.NewRing(token.NewKey()); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			s := w.log.String()
 			t.Logf("the end of the log:\n%s", s[max(0, len(s)-8000):])
 		}
 	})
-	w.startNode()
+	for range max(o.nodes, 1) {
+		w.nodes = append(w.nodes, &member{addr: "127.0.0.1:0", nodeAddr: "127.0.0.1:0"})
+	}
+	w.startFront()
+	for i := range w.nodes {
+		w.startNode(i)
+	}
 	if !o.noAgent {
 		w.startAgent()
 	}
 	return w
 }
 
-// startNode starts the relay, at its old address if it had one.
-func (w *world) startNode() {
+// startFront gives the relay its one address, and the nodes theirs.
+func (w *world) startFront() {
 	w.t.Helper()
-	addr := w.nodeAddr
-	if addr == "" {
-		addr = "127.0.0.1:0"
+	var backends []string
+	for _, m := range w.nodes {
+		for _, addr := range []*string{&m.addr, &m.nodeAddr} {
+			ln := w.listen(*addr)
+			*addr = ln.Addr().String()
+			w.reserved = append(w.reserved, ln)
+		}
+		backends = append(backends, m.addr)
+	}
+	if w.client.URL = "ws://" + backends[0]; len(backends) == 1 {
+		return
+	}
+	w.front = front.New(front.Config{Backends: backends})
+	ln := w.listen("127.0.0.1:0")
+	w.client.URL = "ws://" + ln.Addr().String()
+	w.run(func(ctx context.Context) error { return w.front.Run(ctx, ln) })
+}
+
+// listen takes the listener that was reserved for an address, or makes one.
+func (w *world) listen(addr string) net.Listener {
+	w.t.Helper()
+	for i, ln := range w.reserved {
+		if ln.Addr().String() == addr {
+			w.reserved = slices.Delete(w.reserved, i, i+1)
+			return ln
+		}
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.nodeAddr = ln.Addr().String()
+	return ln
+}
+
+// startNode starts a node of the relay, at the addresses that it had.
+func (w *world) startNode(i int) {
+	w.t.Helper()
+	m := w.nodes[i]
+	var err error
+	if m.ring, err = token.NewRing(w.key); err != nil {
+		w.t.Fatal(err)
+	}
+	on := relay.Listeners{Public: w.listen(m.addr), Node: w.listen(m.nodeAddr)}
 	cfg := relay.Config{
-		PublicURL: "ws://" + w.nodeAddr, Signaler: w.signal, Keys: w.ring, Auth: auth.AllowAll{}, Drain: -1,
-		Logger: slog.New(slog.NewTextHandler(w.log, nil)).With("part", "relay"),
+		PublicURL: w.client.URL, Signaler: w.signal, Keys: m.ring, Auth: auth.AllowAll{}, Drain: -1,
+		Logger: slog.New(slog.NewTextHandler(w.log, nil)).With("part", fmt.Sprintf("node %d", i)),
+	}
+	if len(w.nodes) > 1 {
+		cfg.Cluster = w.cluster(m, cfg.Logger)
+	} else {
+		on.Node.Close()
+		on.Node = nil
 	}
 	if w.opts.relay != nil {
 		w.opts.relay(&cfg)
 	}
-	if w.node, err = relay.New(cfg); err != nil {
+	if m.srv, err = relay.New(cfg); err != nil {
 		w.t.Fatal(err)
 	}
-	w.client.URL = cfg.PublicURL
-	w.stopNode = w.run(func(ctx context.Context) error { return w.node.Run(ctx, relay.Listeners{Public: ln}) })
+	m.stop = w.run(func(ctx context.Context) error { return m.srv.Run(ctx, on) })
+}
+
+// cluster is what a node is to the others.
+func (w *world) cluster(m *member, log *slog.Logger) *cluster.Node {
+	w.t.Helper()
+	var addrs []string
+	for _, m := range w.nodes {
+		addrs = append(addrs, m.nodeAddr)
+	}
+	peers, err := cluster.ParsePeers(addrs, 1)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := cluster.Config{Address: m.nodeAddr, Peers: peers, Keys: m.ring, Logger: log, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		w.forwards.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}}
+	if w.opts.nodeTLS {
+		if c.TLS, err = cluster.SelfTLS(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	node, err := cluster.New(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return node
 }
 
 func (w *world) startAgent() {
