@@ -51,6 +51,7 @@ var imports = map[string][]string{
 		"deviceagent", "deviceagent/handoff", "deviceagent/hub", "relay/settings", "relay/ws", "signaler", "signaler/fake", "signaler/sas",
 	},
 	"test":                       {},
+	"test/bench":                 anything,
 	"test/clients":               anything,
 	"test/clients/azure":         anything,
 	"test/e2e":                   anything,

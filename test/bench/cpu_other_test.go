@@ -1,0 +1,8 @@
+//go:build !unix
+
+package bench
+
+import "testing"
+
+// reportCPU: there is no getrusage here.
+func reportCPU(*testing.B) func() { return func() {} }
