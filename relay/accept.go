@@ -121,6 +121,6 @@ func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow stri
 	if p.Code == wire.MethodNotAllowed {
 		w.Header().Set("Allow", allow)
 	}
-	s.cfg.Logger.Info("device refused", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", r.RemoteAddr, "error", clean(err.Error(), maxLogged))
+	s.cfg.Logger.Info("device refused", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", s.from(r), "error", clean(err.Error(), maxLogged))
 	writeProblem(w, p)
 }

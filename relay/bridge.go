@@ -30,6 +30,7 @@ type bridge struct {
 	deviceID    string
 	target      string
 	requestData string
+	from        string   // the requester's address
 	offered     []string // subprotocols the device may pick from
 	early       bool     // the requester's 101 is out, with offered[0] if there is one
 	created     time.Time

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -38,6 +39,11 @@ type Config struct {
 	Drain       time.Duration // for open bridges once Run's ctx has ended; 0: 10 min; < 0: none
 	MaxBridges  int           // waiting, joining and open at once; 0: 10 000
 	MaxWaiting  int           // waiting at once; 0: 1 000
+
+	// TrustedProxies are the addresses of proxies in front of the node. They are
+	// believed who a request comes from (X-Forwarded-For) and which host it was for
+	// (X-Forwarded-Host). Nil: nobody is.
+	TrustedProxies []netip.Prefix
 
 	Logger *slog.Logger // nil: silent
 }
@@ -104,6 +110,11 @@ func (c Config) Validate() error {
 		bad("Dead: %v without a Ping: every quiet bridge would be ended", dead)
 	case dead > 0 && dead <= ping:
 		bad("Dead: %v is not more than Ping, %v: every quiet bridge would be ended", dead, ping)
+	}
+	for _, p := range c.TrustedProxies {
+		if !p.IsValid() {
+			bad("TrustedProxies: %v is no range of addresses", p)
+		}
 	}
 	if c.Idle < 0 {
 		bad("Idle: %v is negative", c.Idle)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,7 +97,7 @@ func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge,
 // in it, for the log.
 func (s *Server) parseConnect(r *http.Request) (*bridge, error) {
 	b := &bridge{
-		id: token.NewID(), created: time.Now(), offered: ws.Offered(r),
+		id: token.NewID(), created: time.Now(), offered: ws.Offered(r), from: s.from(r),
 		arrived: make(chan arrival, 1), ended: make(chan error, 1),
 	}
 	b.live, b.end = context.WithCancelCause(s.ctx)
@@ -191,14 +192,15 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 
 // origin keeps web pages of other sites from using a browser's credentials
 // (RFC 6455 section 10.2). Only browsers send the header. Behind a proxy that
-// changes Host, the public URL is what the page's address looks like.
+// changes Host, the public URL is what the page's address looks like, or the host
+// that the proxy passes on.
 func (s *Server) origin(r *http.Request) error {
 	o := r.Header.Get("Origin")
 	if o == "" {
 		return nil
 	}
 	u, err := url.Parse(o)
-	if err != nil || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, s.public.Host) {
+	if err != nil || !slices.ContainsFunc(append(s.forwardedHosts(r), r.Host, s.public.Host), func(host string) bool { return strings.EqualFold(u.Host, host) }) {
 		return errOrigin
 	}
 	return nil

@@ -49,7 +49,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims)
 	if a.Status != http.StatusSwitchingProtocols {
 		s.forwards.remove(f)
 		s.cfg.Logger.Info("owner refused device", "path", r.URL.Path, "status", a.Status, "bridge", c.BridgeID.String(),
-			"device", c.DeviceID, "owner", c.Owner, "from", r.RemoteAddr)
+			"device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 		copyAnswer(w, a)
 		return
 	}
@@ -61,7 +61,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims)
 		return
 	}
 	log := s.cfg.Logger.With("bridge", c.BridgeID.String(), "device", c.DeviceID, "owner", c.Owner)
-	log.Info("forward open", "from", r.RemoteAddr, "took", time.Since(began).Round(time.Microsecond))
+	log.Info("forward open", "from", s.from(r), "took", time.Since(began).Round(time.Microsecond))
 	joined, cutJoined := context.WithCancel(context.Background())
 	if s.forwards.open(f, cutJoined) {
 		s.work.Go(func() { s.leave(c.Owner, []token.ID{c.BridgeID}, false) })
@@ -99,7 +99,7 @@ func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Re
 			out.Header[name] = v
 		}
 	}
-	out.Header.Set(headerFrom, r.RemoteAddr)
+	out.Header.Set(headerFrom, s.from(r))
 	a, err := s.cfg.Cluster.Ask(ctx, owner, out)
 	switch {
 	case errors.Is(err, cluster.ErrNotPeer):
@@ -114,7 +114,7 @@ func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.C
 	p := problem(nil, err)
 	p.BridgeID = c.BridgeID.String()
 	s.cfg.Logger.Warn("forward failed", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "device", c.DeviceID, "owner", c.Owner,
-		"from", r.RemoteAddr, "error", clean(err.Error(), maxLogged))
+		"from", s.from(r), "error", clean(err.Error(), maxLogged))
 	writeProblem(w, p)
 }
 

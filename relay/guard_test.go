@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -294,6 +295,7 @@ func TestValidateMore(t *testing.T) {
 	srv.Handler() // a path like this once upset the mux
 	for want, change := range map[string]func(*relay.Config){
 		"without a Ping": func(c *relay.Config) { c.Ping = -1 },
+		"TrustedProxies": func(c *relay.Config) { c.TrustedProxies = make([]netip.Prefix, 1) },
 	} {
 		c := good
 		change(&c)

@@ -172,7 +172,7 @@ func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	wait := time.Since(b.created)
 	log := s.cfg.Logger.With(slog.String("bridge", b.id.String()), slog.String("device", b.deviceID),
 		slog.String("principal", b.principal.Name), slog.String("target", clean(b.target, maxLogged)))
-	about := []any{"subprotocol", got.subprotocol, "waited", wait.Round(time.Millisecond)}
+	about := []any{"from", b.from, "subprotocol", got.subprotocol, "waited", wait.Round(time.Millisecond)}
 	if got.via != "" {
 		about = append(about, "via", got.via)
 	}
@@ -196,7 +196,7 @@ func (s *Server) logRefused(b *bridge, err error) {
 	if b.principal != nil {
 		name = b.principal.Name
 	}
-	s.cfg.Logger.Info("bridge refused", "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name, "target", clean(b.target, maxLogged),
+	s.cfg.Logger.Info("bridge refused", "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name, "target", clean(b.target, maxLogged), "from", b.from,
 		"reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond), "error", clean(err.Error(), maxLogged))
 }
 

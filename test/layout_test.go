@@ -79,6 +79,7 @@ var foreign = map[string][]string{
 	"github.com/eclipse/paho.mqtt.golang":  {"deviceagent/hub", "deviceagent/lent"},
 	"github.com/gorilla/websocket":         {"relay/ws", "signaler/c2d", "signaler/fake"},
 	"github.com/kelseyhightower/envconfig": {"relay/settings"},
+	"github.com/pires/go-proxyproto":       {"relay/cmd/relay"},
 	"github.com/spf13/cobra":               {"relay/cmd/relay", "relay/cmd/bridge"},
 	"golang.org/x/crypto/chacha20poly1305": {"relay/token"},
 	"golang.org/x/net/proxy":               {"relay/ws", "signaler/c2d"},

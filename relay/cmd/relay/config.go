@@ -22,11 +22,15 @@ import (
 
 // config is the environment, RELAY_*.
 type config struct {
-	Listen      string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"public listener"`
-	PublicURL   string `envconfig:"PUBLIC_URL" example:"wss://relay.example.com" desc:"where devices reach the relay; default: the listener, where that can be known"`
-	TLSCert     string `envconfig:"TLS_CERT" desc:"PEM file with the certificate chain"`
-	TLSKey      string `envconfig:"TLS_KEY" desc:"PEM file with its key"`
-	Plain       bool   `envconfig:"PLAIN" desc:"no TLS here: a proxy in front does it, or everything is on one machine"`
+	Listen    string `envconfig:"LISTEN" default:"127.0.0.1:8080" desc:"public listener"`
+	PublicURL string `envconfig:"PUBLIC_URL" example:"wss://relay.example.com" desc:"where devices reach the relay; default: the listener, where that can be known"`
+	TLSCert   string `envconfig:"TLS_CERT" desc:"PEM file with the certificate chain"`
+	TLSKey    string `envconfig:"TLS_KEY" desc:"PEM file with its key"`
+	Plain     bool   `envconfig:"PLAIN" desc:"no TLS here: a proxy in front does it, or everything is on one machine"`
+
+	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" example:"10.0.0.0/8,192.0.2.7" desc:"addresses and ranges of proxies in front that are believed who a request is from (X-Forwarded-For) and which host it is for (X-Forwarded-Host); default: none"`
+	ProxyProtocol  bool     `envconfig:"PROXY_PROTOCOL" desc:"the public listener takes connections of RELAY_TRUSTED_PROXIES only, and wants a PROXY protocol header (v1 or v2) in front of each"`
+
 	AdminListen string `envconfig:"ADMIN_LISTEN" default:"127.0.0.1:9090" desc:"admin listener: /healthz, /readyz; none: empty"`
 
 	Auth      string `envconfig:"AUTH" default:"keys" desc:"keys: API keys; none: everybody may do everything"`
@@ -98,6 +102,12 @@ func load(logTo io.Writer) (*config, prepared, error) {
 		bad("TLS_CERT", "is missing; RELAY_TLS_KEY needs it")
 	case !c.Plain && !plainUnread:
 		bad("TLS_CERT", "is missing; set it and RELAY_TLS_KEY, or RELAY_PLAIN=true if a proxy in front does TLS")
+	}
+	if p.relay.TrustedProxies, err = parseProxies(c.TrustedProxies); err != nil {
+		bad("TRUSTED_PROXIES", "%w", err)
+	}
+	if c.ProxyProtocol && len(p.relay.TrustedProxies) == 0 {
+		bad("TRUSTED_PROXIES", "is missing; RELAY_PROXY_PROTOCOL needs it, or it would let nobody in")
 	}
 	switch c.Auth {
 	case "none":

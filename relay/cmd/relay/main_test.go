@@ -135,6 +135,11 @@ func TestSettingsFaults(t *testing.T) {
 		{"everybody, but where", good(map[string]string{"RELAY_LISTEN": "0.0.0.0:8080"}), []string{"RELAY_PUBLIC_URL: is missing"}},
 		{"no keys", good(map[string]string{"RELAY_AUTH": "keys", "RELAY_API_KEYS": empty}), []string{"RELAY_API_KEYS: API keys: " + empty + ": there is none"}},
 		{"keys that others write", good(map[string]string{"RELAY_AUTH": "keys", "RELAY_API_KEYS": open}), []string{"RELAY_API_KEYS: API keys: " + open + ": mode 0666"}},
+		{"ranges that are none", good(map[string]string{"RELAY_TRUSTED_PROXIES": "10.0.0.0/33, 192.0.2.1,proxy.example.com,fe80::1%eth0", "RELAY_PROXY_PROTOCOL": "true"}), []string{
+			`RELAY_TRUSTED_PROXIES: "10.0.0.0/33" is not an address or a range, as 10.0.0.0/8; "proxy.example.com" is not an address or a range, as 10.0.0.0/8; "fe80::1%eth0" is not an address or a range, as 10.0.0.0/8`,
+		}},
+		{"an empty range", good(map[string]string{"RELAY_TRUSTED_PROXIES": "10.0.0.0/8,", "RELAY_PROXY_PROTOCOL": "true"}), []string{`RELAY_TRUSTED_PROXIES: "10.0.0.0/8," has an empty item`}},
+		{"PROXY protocol from nobody", good(map[string]string{"RELAY_PROXY_PROTOCOL": "true"}), []string{"RELAY_TRUSTED_PROXIES: is missing; RELAY_PROXY_PROTOCOL needs it, or it would let nobody in"}},
 		{"a port in use", good(map[string]string{"RELAY_LISTEN": "127.0.0.1:999999"}), []string{"RELAY_LISTEN: "}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -36,6 +36,9 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	if p.relay.PublicURL == "" {
 		p.relay.PublicURL = listenerURL(c.Listen, public.Addr(), p.tls != nil)
 	}
+	if c.ProxyProtocol { // its header comes before TLS begins
+		public = &proxyListener{Listener: public, trusts: p.relay.Trusts, log: log}
+	}
 	if p.tls != nil {
 		public = tls.NewListener(public, p.tls)
 	}

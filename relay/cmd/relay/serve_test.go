@@ -47,6 +47,7 @@ type relayRun struct {
 	ended              chan error
 	key                string
 	ca                 string // file; empty: plain
+	client             string // address that requesters and devices dial from; empty: any
 	bridges            sync.WaitGroup
 	stopDevice         func()
 }
@@ -146,7 +147,7 @@ func (r *relayRun) dialer() ws.Dialer {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return ws.Dialer{TLS: &tls.Config{RootCAs: roots}}
+	return ws.Dialer{TLS: &tls.Config{RootCAs: roots}, Dial: dialFrom(r.client)}
 }
 
 // device listens at the fake hub's endpoint, as an agent in another process
