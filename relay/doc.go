@@ -8,7 +8,8 @@
 //  2. The owner makes a bridge ID, which is public, and a bridge token, which is
 //     sealed and secret and names this node.
 //  3. The signaler hands the device a signal with the accept URL.
-//  4. The device dials /bridge/accept with the token, or posts to /bridge/reject.
+//  4. The device dials /bridge/accept with the token, or posts to /bridge/reject. Another
+//     node than the owner passes it on to the owner (package cluster).
 //  5. The owner answers the device's 101, then the requester's, and pumps.
 //  6. The bridge ends for one reason; both sides get a close frame.
 //
@@ -34,6 +35,7 @@
 //	ping          15 s    on each leg; dead after 35 s without a byte
 //	longest life  12 h    of a bridge (Config.MaxDuration)
 //	drain         10 min  for open bridges after the node was told to stop
+//	between nodes 3 s     for a peer to prove itself, 5 s for its answer
 //	close         5 s     for a side to answer a close frame
 //
 // # Early upgrade
@@ -43,6 +45,31 @@
 // subprotocol has to be named in the 101 before the device was asked, so only
 // the first one the requester offers is offered to the device, and a device that
 // does not pick it has refused.
+//
+// # Drain
+//
+// A node that is told to stop is not ready any more, and refuses new bridges; those
+// that wait go on to their end. The requester of each open bridge gets a ping with the
+// payload wire.PingDraining, at once or when the bridge opens. Clients that know it open
+// another bridge, which another node takes, and leave the old one when its streams have
+// ended; for all others it is a ping. So an idle tunnel moves without noticing, a busy
+// one finishes what it does, and the drain is over when the last one has. Those left at
+// the deadline are closed with 1012.
+//
+// A node also forwards bridges of others. When it drains, it asks their owners to send
+// that ping, and at the deadline to close: it could not put a frame of its own
+// between those that it passes on without looking.
+//
+// # Several nodes
+//
+// Each answer about one bridge is the owner's. What is asked of all nodes (GET /bridges,
+// DELETE /bridges/{id} for an ID that is not here) goes to each peer that can be named, and
+// the answer says which did not reply. Bridge IDs do not name their owner: they are
+// public, and the cluster's addresses are not.
+//
+// An instance ID is random for each run of a node and not taken from the environment,
+// where a container that restarts in its pod finds the old one: with it, a token of
+// the earlier life would look like one of this.
 //
 // # Why
 //

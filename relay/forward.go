@@ -147,6 +147,11 @@ func takeOver(w http.ResponseWriter, a *cluster.Answer) (net.Conn, []byte, error
 		return nil, nil, err
 	}
 	conn.SetDeadline(time.Time{})
+	if p, ok := conn.(interface{ TCPConn() (*net.TCPConn, bool) }); ok { // behind a PROXY protocol header, which has been read
+		if tcp, ok := p.TCPConn(); ok {
+			conn = tcp // so that the kernel can move the bytes
+		}
+	}
 	return conn, head, nil
 }
 
