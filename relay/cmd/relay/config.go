@@ -116,7 +116,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	if p.relay.Keys, err = c.ring(); err != nil {
 		bad("TOKEN_KEYS", "%w", err)
 	}
-	p.node = c.Cluster.prepare(p.relay.Keys, c.TokenKeys == "", bad)
+	p.node = c.Cluster.prepare(p.relay.Keys, c.TokenKeys == "", p.follow, bad)
 	p.followTokenKeys(p.relay.Keys, c.TokenKeys)
 	if !c.knowsPublicURL() {
 		bad("PUBLIC_URL", "is missing; devices have to know where to dial, as wss://relay.example.com")

@@ -2,6 +2,8 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,6 +36,37 @@ func (k *keyPair) apply(texts []string) ([]any, error) {
 		names = append(names, ip.String())
 	}
 	return []any{"names", strings.Join(names, " "), "not_after", cert.Leaf.NotAfter.UTC().Format(time.RFC3339)}, nil
+}
+
+// An authority is the certificates that nodes trust for each other: these and no others,
+// not the system's.
+type authority struct {
+	pool atomic.Pointer[x509.CertPool]
+}
+
+// apply takes the text of a PEM file. To change authorities, the file has both for a while.
+func (a *authority) apply(texts []string) ([]any, error) {
+	pool, names := x509.NewCertPool(), []string{}
+	for rest := []byte(texts[0]); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(names)+1, err)
+		}
+		pool.AddCert(cert)
+		names = append(names, cert.Subject.String())
+	}
+	if len(names) == 0 {
+		return nil, errors.New("it holds no certificate in PEM")
+	}
+	a.pool.Store(pool)
+	return []any{"authorities", strings.Join(names, "; ")}, nil
 }
 
 // followCertificate makes what TLS listens with from two files.
