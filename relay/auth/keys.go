@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,9 +14,9 @@ import (
 const headerAPIKey = "X-Api-Key" // wire.HeaderAPIKey; this package imports nothing of ours
 
 // Keys authenticates by API keys. Its methods may be called concurrently.
+// The zero Keys knows none.
 type Keys struct {
-	path string // empty: not from a file
-	set  atomic.Pointer[[]entry]
+	set atomic.Pointer[[]entry]
 }
 
 // An entry is one line of the keys file.
@@ -34,44 +33,57 @@ type entry struct {
 // On unix the file must not be writable by its group or by others: who can
 // write a line can be anybody. It may be readable; it holds only hashes.
 func LoadKeys(path string) (*Keys, error) {
-	k := &Keys{path: path}
-	if err := k.Reload(); err != nil {
+	text, err := ReadFile(path)
+	if err != nil {
 		return nil, err
+	}
+	k, err := ParseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return k, nil
 }
 
 // ParseKeys is LoadKeys with the text of a file.
 func ParseKeys(text string) (*Keys, error) {
-	set, err := parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("API keys: %w", err)
-	}
 	k := new(Keys)
-	k.set.Store(&set)
+	if err := k.Replace(text); err != nil {
+		return nil, err
+	}
 	return k, nil
 }
 
-// Reload reads the file again and swaps all keys at once. After an error the
-// old keys stay, and the error is for the log.
-func (k *Keys) Reload() error {
-	if k.path == "" {
-		return errors.New("API keys: not from a file")
-	}
-	text, err := readFile(k.path)
-	if err != nil {
-		return fmt.Errorf("API keys: %w", err)
-	}
+// Replace swaps all keys at once for those in the text of a file, also while
+// others authenticate. After an error the old keys stay, and the error is for
+// the log.
+func (k *Keys) Replace(text string) error {
 	set, err := parse(text)
 	if err != nil {
-		return fmt.Errorf("API keys: %s: %w", k.path, err)
+		return fmt.Errorf("API keys: %w", err)
 	}
 	k.set.Store(&set)
 	return nil
 }
 
 // Len is the number of keys, for the log.
-func (k *Keys) Len() int { return len(*k.set.Load()) }
+func (k *Keys) Len() int { return len(k.entries()) }
+
+func (k *Keys) entries() []entry {
+	if set := k.set.Load(); set != nil {
+		return *set
+	}
+	return nil
+}
+
+// ReadFile returns the text of a keys file, for Replace. It looks at the file's
+// mode as LoadKeys does.
+func ReadFile(path string) (string, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return "", fmt.Errorf("API keys: %w", err)
+	}
+	return text, nil
+}
 
 func readFile(path string) (string, error) {
 	f, err := os.Open(path)
@@ -115,7 +127,7 @@ func (k *Keys) authenticate(r *http.Request, now time.Time) (*Principal, error) 
 	// No early exit: see "Why" in the package comment. A key on two lines is
 	// whichever works now, so that adding a line is enough to extend one.
 	var match *entry
-	for i, set := 0, *k.set.Load(); i < len(set); i++ {
+	for i, set := 0, k.entries(); i < len(set); i++ {
 		e := &set[i]
 		if e.hash.matches(key) == 1 && (match == nil || match.check(now) != nil) {
 			match = e

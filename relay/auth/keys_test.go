@@ -277,7 +277,7 @@ func writeFile(t *testing.T, text string) string {
 	return path
 }
 
-func TestReload(t *testing.T) {
+func TestReplace(t *testing.T) {
 	path := writeFile(t, goldenText(t))
 	keys, err := auth.LoadKeys(path)
 	if err != nil || keys.Len() != 5 {
@@ -289,40 +289,46 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(goldenText(t)+"\nbroken line\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := keys.Reload(); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "line ") {
-		t.Errorf("a broken file: %v", err)
+	if err := keys.Replace(goldenText(t) + "\nbroken line\n"); err == nil || !strings.Contains(err.Error(), "line ") {
+		t.Errorf("a broken text: %v", err)
 	}
 	if !works(opsKey) || works(wrongKey) || keys.Len() != 5 {
-		t.Error("a broken file changed the keys")
+		t.Error("a broken text changed the keys")
 	}
 	if err := os.WriteFile(path, []byte("new "+hash), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Reload(); err != nil {
+	text, err := auth.ReadFile(path)
+	if err != nil || keys.Replace(text) != nil {
 		t.Fatal(err)
 	}
 	if works(opsKey) || !works(wrongKey) || keys.Len() != 1 {
-		t.Error("the new file does not count")
+		t.Error("the new text does not count")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Reload(); !errors.Is(err, os.ErrNotExist) || !works(wrongKey) {
+	if _, err := auth.ReadFile(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
-	}
-	if err := golden(t).Reload(); err == nil {
-		t.Error("keys without a file reload")
 	}
 }
 
-func TestReloadWhileInUse(t *testing.T) {
-	keys, err := auth.LoadKeys(writeFile(t, goldenText(t)))
-	if err != nil {
+// The zero Keys lets nobody in, and can become others.
+func TestZeroKeys(t *testing.T) {
+	var keys auth.Keys
+	if _, err := keys.Authenticate(request("X-Api-Key", opsKey)); !errors.Is(err, auth.ErrBadCredentials) || keys.Len() != 0 {
+		t.Errorf("got %v, %d keys", err, keys.Len())
+	}
+	if err := keys.Replace(goldenText(t)); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := keys.Authenticate(request("X-Api-Key", opsKey)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReplaceWhileInUse(t *testing.T) {
+	keys := golden(t)
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
@@ -335,7 +341,7 @@ func TestReloadWhileInUse(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range 50 {
-			if err := keys.Reload(); err != nil {
+			if err := keys.Replace(goldenText(t)); err != nil {
 				t.Error(err)
 			}
 		}

@@ -126,7 +126,7 @@ func (v *variable) load() (reflect.Value, Fault) {
 		case set && fileSet:
 			return reflect.Value{}, Fault{v.name, fmt.Sprintf("is set, and %s%s too; keep one", v.name, fileSuffix)}
 		case fileSet:
-			secret, err := readSecret(path)
+			secret, err := ReadSecret(path)
 			if err != nil {
 				return reflect.Value{}, Fault{v.name + fileSuffix, err.Error()}
 			}
@@ -160,8 +160,9 @@ func (v *variable) load() (reflect.Value, Fault) {
 	return value, Fault{}
 }
 
-// readSecret reads a file. Its path is no secret, what it holds is.
-func readSecret(path string) (string, error) {
+// ReadSecret reads a file as Load does for a variable that ends in _FILE, for who wants
+// to see whether it has changed. Its path is no secret, what it holds is.
+func ReadSecret(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("is set, but empty; unset it if it is not needed")
 	}

@@ -87,6 +87,7 @@ type Signaler struct {
 
 	wake  chan struct{} // a signal waits: try sooner
 	renew chan struct{} // the hub refused a message: show it a token
+	fresh chan struct{} // Renew was called
 	news  reporter
 
 	mu      sync.Mutex // guards what follows
@@ -104,7 +105,7 @@ var _ signaler.Signaler = (*Signaler)(nil)
 // New returns a Signaler. It starts nothing; Run does.
 func New(cfg Config) (*Signaler, error) {
 	s := &Signaler{
-		cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1), renew: make(chan struct{}, 1),
+		cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1), renew: make(chan struct{}, 1), fresh: make(chan struct{}, 1),
 		since: time.Now(), changed: make(chan struct{}),
 	}
 	s.dial = s.dialHub
@@ -208,6 +209,17 @@ func (s *Signaler) Run(ctx context.Context) error {
 	return nil
 }
 
+// Renew has the Credential asked for a token at once, and the hub shown it if it is
+// another one: its key was replaced, and the hub will soon not know the old one any more.
+// The connection stays. Without Renew a new key is noticed when the old token is due to
+// be renewed, or when the hub has refused a message.
+func (s *Signaler) Renew() {
+	select {
+	case s.fresh <- struct{}{}:
+	default: // it will be asked anyway, and later than now
+	}
+}
+
 // serve keeps a connection until it is lost, and says why it was.
 func (s *Signaler) serve(ctx context.Context, c *connection, tok credential.Token) error {
 	defer c.close()
@@ -237,6 +249,7 @@ func (s *Signaler) serve(ctx context.Context, c *connection, tok credential.Toke
 				continue
 			}
 			asked = true
+		case <-s.fresh:
 		case <-t.C:
 		}
 		t.Reset(s.refresh(ctx, c, &tok, asked))

@@ -54,7 +54,8 @@
 //
 // # Timers
 //
-//	token            renewed at 2/3 of its life; when that fails, every 5 s until it works
+//	token            renewed at 2/3 of its life; when that fails, every 5 s until it works;
+//	                 at once after Renew, or when the hub refused a message
 //	reconnect        after 0..1 s, 0..2 s, 0..4 s … 0..1 min, for ever; while signals
 //	                 wait every 1..2 s; afresh after a connection that took a message
 //	                 or lived for 10 s

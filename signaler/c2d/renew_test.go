@@ -41,6 +41,76 @@ func TestRenews(t *testing.T) {
 	})
 }
 
+// TestRenew: another key is shown at once, on the live connection, and the same one not
+// again.
+func TestRenew(t *testing.T) {
+	src := &source{}
+	key := func(name string) func() (credential.Token, error) {
+		return func() (credential.Token, error) {
+			return credential.Token{Text: "SharedAccessSignature " + name, Expires: time.Now().Add(time.Hour)}, nil
+		}
+	}
+	src.token = key("old")
+	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		s.Renew() // before it is connected, or while it is
+		sleep(time.Minute)
+		if got := len(h.tokens()); got != 1 {
+			t.Errorf("%d tokens of one key", got)
+		}
+		src.set(key("new"))
+		s.Renew()
+		s.Renew()
+		sleep(time.Second)
+		if got := h.tokens(); len(got) != 2 || got[1] != "SharedAccessSignature new" || h.count() != 1 {
+			t.Errorf("%q on %d connections", got, h.count())
+		}
+		if err := signal(t, s); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestRenewRefused: the hub does not know the new key yet. The connection stays, and the
+// key is shown again until the hub does.
+func TestRenewRefused(t *testing.T) {
+	src := &source{}
+	src.token = func() (credential.Token, error) {
+		return credential.Token{Text: "SharedAccessSignature old", Expires: time.Now().Add(time.Hour)}, nil
+	}
+	var known atomic.Bool
+	bubble(t, func(c *Config) { c.Credential = src }, func(t *testing.T, s *Signaler, h *site, log *bytes.Buffer) {
+		h.set(func() *peer {
+			return &peer{put: func(text string) int32 {
+				if strings.HasSuffix(text, "new") && !known.Load() {
+					return 401
+				}
+				return 200
+			}}
+		})
+		h.cut0()
+		sleep(time.Minute)
+		before := h.count()
+		src.set(func() (credential.Token, error) {
+			return credential.Token{Text: "SharedAccessSignature new", Expires: time.Now().Add(time.Hour)}, nil
+		})
+		s.Renew()
+		sleep(time.Minute)
+		if err := signal(t, s); err != nil {
+			t.Error(err)
+		}
+		known.Store(true)
+		sleep(tokenRetry + time.Second)
+		if got := h.tokens(); got[len(got)-1] != "SharedAccessSignature new" || h.count() != before {
+			t.Errorf("%q, %d connections more", got, h.count()-before)
+		}
+		for _, want := range []string{"cannot be renewed", "token is renewed"} {
+			if strings.Count(log.String(), want) != 1 {
+				t.Errorf("not once %q in\n%s", want, log)
+			}
+		}
+	})
+}
+
 // TestRenewsUnchanged: a source that gives its token again is asked again, and the
 // hub is not bothered.
 func TestRenewsUnchanged(t *testing.T) {

@@ -50,48 +50,74 @@ const DefaultLife = time.Hour
 
 // FromConnectionString signs tokens with a service policy's key. life is how long
 // one lives; 0: DefaultLife. A token is given again until 2/3 of its life are over.
-func FromConnectionString(c sas.ConnectionString, life time.Duration) (Source, error) {
+func FromConnectionString(c sas.ConnectionString, life time.Duration) (*Signer, error) {
 	switch {
-	case c.DeviceID != "":
-		return nil, errors.New("the connection string is a device's; a service needs one with a SharedAccessKeyName, such as that of the policy service")
-	case c.PolicyName == "" || c.Key == "":
-		return nil, errors.New("the connection string has no SharedAccessKeyName or no SharedAccessKey")
 	case life < 0:
 		return nil, errors.New("the token's life is negative")
 	case life == 0:
 		life = DefaultLife
 	}
-	s := &signer{c: c, life: life}
-	if _, err := s.Token(context.Background()); err != nil {
+	s := &Signer{life: life}
+	if err := s.Replace(c); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-type signer struct {
-	c    sas.ConnectionString
+// A Signer is a Source that has a service policy's key.
+type Signer struct {
 	life time.Duration
 
-	mu    sync.Mutex // guards both
+	mu    sync.Mutex // guards what follows
+	c     sas.ConnectionString
 	last  Token
 	fresh time.Time // until when last is given again
 }
 
-func (s *signer) Token(context.Context) (Token, error) {
+// Replace changes the key, and the policy: the next token is signed with the new one.
+// What was given before lives on for as long as the hub knows the old key. After an
+// error everything is as it was.
+func (s *Signer) Replace(c sas.ConnectionString) error {
+	switch {
+	case c.DeviceID != "":
+		return errors.New("the connection string is a device's; a service needs one with a SharedAccessKeyName, such as that of the policy service")
+	case c.PolicyName == "" || c.Key == "":
+		return errors.New("the connection string has no SharedAccessKeyName or no SharedAccessKey")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now().Round(0) // the wall clock's, as the hub's: the other one stops while a machine sleeps
-	if now.Before(s.fresh) {
-		return s.last, nil
+	if c == s.c {
+		return nil
 	}
-	expires := now.Add(s.life)
-	text, err := sas.Sign(s.c.Resource(), s.c.PolicyName, s.c.Key, expires)
-	if err != nil {
-		return Token{}, err
+	return s.sign(c)
+}
+
+// Token gives the last token again until 2/3 of its life are over.
+func (s *Signer) Token(context.Context) (Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !now().Before(s.fresh) {
+		if err := s.sign(s.c); err != nil {
+			return Token{}, err
+		}
 	}
-	s.last, s.fresh = Token{Text: text, Kind: SAS, Expires: expires.Truncate(time.Second)}, now.Add(s.life*2/3)
 	return s.last, nil
 }
+
+// sign makes the next token, with the key of c. The caller holds mu.
+func (s *Signer) sign(c sas.ConnectionString) error {
+	now := now()
+	expires := now.Add(s.life)
+	text, err := sas.Sign(c.Resource(), c.PolicyName, c.Key, expires)
+	if err != nil {
+		return err
+	}
+	s.c, s.last, s.fresh = c, Token{Text: text, Kind: SAS, Expires: expires.Truncate(time.Second)}, now.Add(s.life*2/3)
+	return nil
+}
+
+// now is by the wall clock, as the hub's is: the other one stops while a machine sleeps.
+func now() time.Time { return time.Now().Round(0) }
 
 // String names the token without its text.
 func (t Token) String() string {

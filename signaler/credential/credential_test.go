@@ -40,6 +40,38 @@ func TestFromConnectionString(t *testing.T) {
 	})
 }
 
+// The next token is signed with the new key. A faulty one changes nothing, the same one
+// neither.
+func TestReplace(t *testing.T) {
+	const newKey = "bmV3LXNlY3JldA=="
+	old := sas.ConnectionString{HostName: "h", PolicyName: "service", Key: key}
+	src, err := FromConnectionString(old, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := get(t, src)
+	for name, cs := range map[string]sas.ConnectionString{
+		"the same":  old,
+		"a device":  {HostName: "h", DeviceID: "d", Key: newKey},
+		"no policy": {HostName: "h", Key: newKey},
+		"no base64": {HostName: "h", PolicyName: "service", Key: "secret?"},
+	} {
+		if err := src.Replace(cs); (err == nil) != (cs == old) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if get(t, src) != first {
+			t.Errorf("%s: another token", name)
+		}
+	}
+	if err := src.Replace(sas.ConnectionString{HostName: "h", PolicyName: "bridge", Key: newKey}); err != nil {
+		t.Fatal(err)
+	}
+	next := get(t, src)
+	if tok, err := sas.ParseToken(next.Text); err != nil || tok.Policy != "bridge" || !tok.Verify(newKey) || tok.Verify(key) {
+		t.Errorf("got %v, %v", tok, err)
+	}
+}
+
 func TestFromConnectionStringFaults(t *testing.T) {
 	for want, cs := range map[string]sas.ConnectionString{
 		"a device's":            {HostName: "h", DeviceID: "d", Key: key},

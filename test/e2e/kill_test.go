@@ -155,3 +155,12 @@ func TestRequesterKilledWhileOpen(t *testing.T) {
 	w.agent.says("bridge closed")
 	echoes(t, local) // the neighbour goes on
 }
+
+// A hangup ends no relay, and no bridge.
+func TestRelayHangup(t *testing.T) {
+	w := newTown(t, "echo")
+	_, local := w.tunnel()
+	w.relay.signal(syscall.SIGHUP)
+	w.relay.says("reloaded: nothing changed")
+	echoes(t, local)
+}

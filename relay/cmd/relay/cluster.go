@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -32,8 +31,9 @@ const (
 	nodeTLSNone = "none"
 )
 
-// prepare reads the settings of a cluster. It returns nil for a node that is alone.
-func (s *clusterSettings) prepare(keys cluster.Keys, ownKeys bool, bad complain) *cluster.Config {
+// prepare reads the settings of a cluster, and has follow read its files. It returns nil
+// for a node that is alone.
+func (s *clusterSettings) prepare(keys cluster.Keys, ownKeys bool, follow func(*watched) error, bad complain) *cluster.Config {
 	if s.Listen == "" {
 		for _, name := range []string{"NODE_ADDRESS", "POD_IP", "PEERS", "NODE_TLS", "NODE_CERT", "NODE_KEY", "NODE_CA"} {
 			if _, set := os.LookupEnv("RELAY_" + name); set && name != "POD_IP" { // which a pod may have anyway
@@ -60,7 +60,7 @@ func (s *clusterSettings) prepare(keys cluster.Keys, ownKeys bool, bad complain)
 	} else if c.Peers, err = cluster.ParsePeers(s.Peers, uint16(port)); err != nil {
 		bad("PEERS", "%w", err)
 	}
-	c.TLS = s.tls(bad)
+	c.TLS = s.tls(follow, bad)
 	return c
 }
 
@@ -78,7 +78,7 @@ func (s *clusterSettings) address(host, port string) string {
 	return ""
 }
 
-func (s *clusterSettings) tls(bad complain) *tls.Config {
+func (s *clusterSettings) tls(follow func(*watched) error, bad complain) *tls.Config {
 	files := []struct{ name, value string }{{"NODE_CERT", s.Cert}, {"NODE_KEY", s.Key}, {"NODE_CA", s.CA}}
 	if s.TLS != nodeTLSCert {
 		for _, f := range files {
@@ -100,30 +100,16 @@ func (s *clusterSettings) tls(bad complain) *tls.Config {
 			bad(files[i].name, "is missing; RELAY_NODE_TLS=%s needs it", nodeTLSCert)
 			return nil
 		}
-		cert, err := tls.LoadX509KeyPair(s.Cert, s.Key)
-		if err != nil {
+		pair, roots := new(keyPair), new(authority)
+		if err := follow(&watched{settings: []string{"RELAY_NODE_CERT", "RELAY_NODE_KEY"}, files: []string{s.Cert, s.Key}, apply: pair.apply}); err != nil {
 			bad("NODE_CERT", "%w", err)
 		}
-		roots, err := readRoots(s.CA)
-		if err != nil {
+		if err := follow(&watched{settings: []string{"RELAY_NODE_CA"}, files: []string{s.CA}, apply: roots.apply}); err != nil {
 			bad("NODE_CA", "%w", err)
 		}
-		return cluster.MutualTLS(func() (tls.Certificate, *x509.CertPool) { return cert, roots })
+		return cluster.MutualTLS(func() (tls.Certificate, *x509.CertPool) { return *pair.cert.Load(), roots.pool.Load() })
 	default:
 		bad("NODE_TLS", "%q is not one of %s, %s and %s", s.TLS, nodeTLSKey, nodeTLSCert, nodeTLSNone)
 	}
 	return nil
-}
-
-// readRoots reads the authority of the nodes: these and no others, not the system's.
-func readRoots(path string) (*x509.CertPool, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", path)
-	}
-	return roots, nil
 }

@@ -53,6 +53,7 @@ type config struct {
 	MaxBridges  int           `envconfig:"MAX_BRIDGES" default:"10000" desc:"bridges at once"`
 	MaxWaiting  int           `envconfig:"MAX_WAITING" default:"1000" desc:"waiting bridges at once"`
 	Drain       time.Duration `envconfig:"DRAIN" default:"10m" desc:"for open bridges after SIGTERM; a second signal ends them"`
+	Reload      time.Duration `envconfig:"RELOAD" default:"10s" desc:"between looks at files with keys and certificates, which are used as soon as they change; 0: only at SIGHUP"`
 
 	Log settings.Log
 }
@@ -64,6 +65,8 @@ type prepared struct {
 	hub   *hub            // nil: the fake one
 	node  *cluster.Config // nil: the only node
 	log   *slog.Logger
+
+	watched []*watched
 }
 
 // load reads the environment and what it names. Every fault comes at once, by
@@ -90,12 +93,9 @@ func load(logTo io.Writer) (*config, prepared, error) {
 		if c.Plain {
 			bad("PLAIN", "is true although RELAY_TLS_CERT is set; choose one")
 		}
-		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
+		if err := p.followCertificate(c.TLSCert, c.TLSKey); err != nil {
 			bad("TLS_CERT", "%w", err)
 		}
-		// gorilla/websocket upgrades HTTP/1.1 only, so no other protocol is offered.
-		p.tls = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{cert}}
 	case c.TLSCert != "":
 		bad("TLS_KEY", "is missing; RELAY_TLS_CERT needs it")
 	case c.TLSKey != "":
@@ -117,18 +117,17 @@ func load(logTo io.Writer) (*config, prepared, error) {
 			bad("API_KEYS", "is missing; make a key with relay hash-key, or set RELAY_AUTH=none where everybody may do everything")
 			break
 		}
-		keys, err := auth.LoadKeys(c.APIKeys)
-		if err != nil {
+		if err := p.followAPIKeys(c.APIKeys); err != nil {
 			bad("API_KEYS", "%w", err)
 		}
-		p.relay.Auth = keys
 	default:
 		bad("AUTH", "%q is neither keys nor none", c.Auth)
 	}
 	if p.relay.Keys, err = c.ring(); err != nil {
 		bad("TOKEN_KEYS", "%w", err)
 	}
-	p.node = c.Cluster.prepare(p.relay.Keys, c.TokenKeys == "", bad)
+	p.node = c.Cluster.prepare(p.relay.Keys, c.TokenKeys == "", p.follow, bad)
+	p.followTokenKeys(p.relay.Keys, c.TokenKeys)
 	if !c.knowsPublicURL() {
 		bad("PUBLIC_URL", "is missing; devices have to know where to dial, as wss://relay.example.com")
 	}
@@ -140,6 +139,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 		checkUse(c.Signaler, bad)
 	case viaC2D, viaMethod, viaAuto:
 		p.hub = c.Hub.prepare(c.Signaler, bad)
+		p.followHub(p.hub, c.Hub.ConnectionString)
 		checkUse(c.Signaler, bad)
 	default:
 		bad("SIGNALER", "%q is not one of c2d, method, auto and fake", c.Signaler)
@@ -175,7 +175,7 @@ func (c *config) checkLimits(r relay.Config, bad func(name, format string, args 
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"DIAL_BACK", c.DialBack}, {"PING", c.Ping}, {"DEAD", c.Dead}, {"IDLE", c.Idle}, {"MAX_DURATION", c.MaxDuration}, {"DRAIN", c.Drain}} {
+	}{{"DIAL_BACK", c.DialBack}, {"PING", c.Ping}, {"DEAD", c.Dead}, {"IDLE", c.Idle}, {"MAX_DURATION", c.MaxDuration}, {"DRAIN", c.Drain}, {"RELOAD", c.Reload}} {
 		if d.value < 0 {
 			bad(d.name, "%v is negative", d.value)
 		}

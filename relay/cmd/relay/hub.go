@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"websocketbridge/signaler/credential"
 	"websocketbridge/signaler/entra"
 	"websocketbridge/signaler/method"
-	"websocketbridge/signaler/sas"
 )
 
 // The signalers. Their names are settings.
@@ -55,7 +53,10 @@ type hubSettings struct {
 type hub struct {
 	name, amqpAddr, httpsAddr string
 	credential                credential.Source
-	owner                     bool // the policy may do everything
+	signer                    *credential.Signer // is credential; nil: that is another kind
+	gateway                   string             // of the connection string
+	renew                     func()             // tells the signaler that signer has another key; nil: it needs not know
+	owner                     bool               // the policy may do everything
 	tls                       *tls.Config
 	rate                      float64
 	burst                     int
@@ -177,19 +178,16 @@ func (s *hubSettings) fromConnectionString(h *hub, bad complain) {
 		bad("HUB_CONNECTION_STRING", "is missing; RELAY_HUB_CREDENTIAL=%s needs it", connectionString)
 		return
 	}
-	c, err := sas.ParseConnectionString(s.ConnectionString)
+	c, err := serviceConnection(s.ConnectionString)
 	if err == nil {
-		h.credential, err = credential.FromConnectionString(c, 0)
-	}
-	// The policies that each hub is born with; those of one's own may be called anything.
-	if err == nil && slices.Contains([]string{"device", "registryRead", "registryReadWrite"}, c.PolicyName) {
-		err = fmt.Errorf("the policy %s has no ServiceConnect; take that of the policy service", c.PolicyName)
+		h.signer, err = credential.FromConnectionString(c, 0)
 	}
 	if err != nil {
 		bad("HUB_CONNECTION_STRING", "%w", err)
 		return
 	}
-	h.name, h.owner = c.HostName, c.PolicyName == "iothubowner"
+	h.credential = h.signer
+	h.name, h.gateway, h.owner = c.HostName, c.GatewayHostName, c.PolicyName == "iothubowner"
 	if c.GatewayHostName != "" {
 		amqpPort := "5671"
 		if s.WebSocket {

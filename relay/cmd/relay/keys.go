@@ -93,7 +93,11 @@ func newTokenKey() *cobra.Command {
 		Short: "Make a key for RELAY_TOKEN_KEYS",
 		Long: `token-key prints a new key for bridge tokens. All nodes behind one address need the
 same keys. To rotate: put the new key behind the old one on every node, then in
-front of it on every node, then take the old one away.`,
+front of it on every node, then take the old one away.
+
+A node needs no restart for it: it logs "reloaded" with the keys' public names, in
+order. After each step wait for that on every node, and before the last one also for
+RELAY_DIAL_BACK and 5s more, when what the old key has sealed has expired.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key := token.NewKey().Reveal()

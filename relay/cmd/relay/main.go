@@ -41,7 +41,8 @@ On this machine, without a hub or TLS, and with a key of its own:
   RELAY_API_KEYS=api-keys RELAY_PLAIN=true RELAY_SIGNALER=fake relay
 
 SIGTERM or Ctrl-C drains: no new bridges, and open ones may go on for RELAY_DRAIN.
-A second signal ends them, a third one the process.
+A second signal ends them, a third one the process. SIGHUP, or a change of their
+files, puts new keys and certificates in force; open bridges stay.
 
 ` + usage(),
 		Args:          cobra.NoArgs,

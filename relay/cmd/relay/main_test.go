@@ -118,12 +118,12 @@ func TestSettingsFaults(t *testing.T) {
 		{"nothing is set", nil, []string{"RELAY_TLS_CERT: is missing", "RELAY_API_KEYS: is missing", "RELAY_HUB_CONNECTION_STRING: is missing"}},
 		{"everything is wrong", map[string]string{
 			"RELAY_LISTEN": ":8080", "RELAY_PLAIN": "perhaps", "RELAY_AUTH": "magic", "RELAY_SIGNALER": "pigeon", "RELAY_TOKEN_KEYS": "x",
-			"RELAY_DIAL_BACK": "5m", "RELAY_PING": "60s", "RELAY_IDLE": "-1s", "RELAY_DRAIN": "ten minutes", "RELAY_MAX_BYTES": "-1", "RELAY_MAX_BRIDGES": "0",
+			"RELAY_DIAL_BACK": "5m", "RELAY_PING": "60s", "RELAY_IDLE": "-1s", "RELAY_RELOAD": "-10s", "RELAY_DRAIN": "ten minutes", "RELAY_MAX_BYTES": "-1", "RELAY_MAX_BRIDGES": "0",
 			"RELAY_LOG_LEVEL": "loud", "RELAY_MAX_BRIGDES": "10",
 		}, []string{
 			"RELAY_PLAIN: \"perhaps\"", "RELAY_DRAIN: \"ten minutes\"", "RELAY_MAX_BRIGDES: is unknown; did you mean RELAY_MAX_BRIDGES?",
 			"RELAY_AUTH: \"magic\" is neither", "RELAY_TOKEN_KEYS: ", "RELAY_PUBLIC_URL: is missing", "RELAY_SIGNALER: \"pigeon\"",
-			"RELAY_IDLE: -1s", "RELAY_MAX_BRIDGES: 0 lets nobody in", "RELAY_DIAL_BACK: 5m0s is not between", "RELAY_DEAD: 35s is not more than Ping",
+			"RELAY_IDLE: -1s", "RELAY_RELOAD: -10s is negative", "RELAY_MAX_BRIDGES: 0 lets nobody in", "RELAY_DIAL_BACK: 5m0s is not between", "RELAY_DEAD: 35s is not more than Ping",
 			"RELAY_MAX_BYTES: -1", "RELAY_LOG_LEVEL: \"loud\"",
 		}},
 		{"fake hub for everybody", good(map[string]string{"RELAY_FAKE_LISTEN": "0.0.0.0:7071"}), []string{`RELAY_FAKE_LISTEN: "0.0.0.0" is not a loopback address, and there is no authentication there`}},
@@ -133,7 +133,7 @@ func TestSettingsFaults(t *testing.T) {
 		{"both and plain", good(map[string]string{"RELAY_TLS_CERT": empty, "RELAY_TLS_KEY": empty}), []string{"RELAY_PLAIN: is true although", "RELAY_TLS_CERT: tls: failed to find"}},
 		{"public URL", good(map[string]string{"RELAY_PUBLIC_URL": "https://relay.example.com"}), []string{"RELAY_PUBLIC_URL: \"https://relay.example.com\" starts with neither"}},
 		{"everybody, but where", good(map[string]string{"RELAY_LISTEN": "0.0.0.0:8080"}), []string{"RELAY_PUBLIC_URL: is missing"}},
-		{"no keys", good(map[string]string{"RELAY_AUTH": "keys", "RELAY_API_KEYS": empty}), []string{"RELAY_API_KEYS: API keys: " + empty + ": there is none"}},
+		{"no keys", good(map[string]string{"RELAY_AUTH": "keys", "RELAY_API_KEYS": empty}), []string{"RELAY_API_KEYS: " + empty + ": API keys: there is none"}},
 		{"keys that others write", good(map[string]string{"RELAY_AUTH": "keys", "RELAY_API_KEYS": open}), []string{"RELAY_API_KEYS: API keys: " + open + ": mode 0666"}},
 		{"ranges that are none", good(map[string]string{"RELAY_TRUSTED_PROXIES": "10.0.0.0/33, 192.0.2.1,proxy.example.com,fe80::1%eth0", "RELAY_PROXY_PROTOCOL": "true"}), []string{
 			`RELAY_TRUSTED_PROXIES: "10.0.0.0/33" is not an address or a range, as 10.0.0.0/8; "proxy.example.com" is not an address or a range, as 10.0.0.0/8; "fe80::1%eth0" is not an address or a range, as 10.0.0.0/8`,

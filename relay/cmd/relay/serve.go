@@ -21,6 +21,9 @@ import (
 
 // serve runs a node until ctx ends or a signal comes, and its drain is over.
 func serve(ctx context.Context, logTo io.Writer) error {
+	hangups := make(chan os.Signal, 1) // from the first moment: who does not heed SIGHUP is ended by it
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	c, p, err := load(logTo)
 	if err != nil {
 		return err
@@ -91,6 +94,7 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(told)
 	wg.Go(func() { heed(sigCtx, told, log, drain, node.Kill) })
+	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, log) })
 
 	if c.TokenKeys == "" { // a cluster has some
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")

@@ -52,7 +52,7 @@ func openSignals(c *config, h *hub, log *slog.Logger) (*signals, error) {
 		if msgs, err = c2d.New(cfg); err != nil {
 			return nil, err
 		}
-		s.signaler = msgs
+		s.signaler, h.renew = msgs, msgs.Renew
 	}
 	if c.Signaler == viaAuto {
 		if s.signaler, err = auto.New(auto.Config{Method: calls, Message: msgs, Logger: log}); err != nil {

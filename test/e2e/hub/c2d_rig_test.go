@@ -90,7 +90,7 @@ func (l *c2dLab) run(f func(context.Context) error) {
 }
 
 // keys signs in with a policy's key.
-func (l *c2dLab) keys(policy string) credential.Source {
+func (l *c2dLab) keys(policy string) *credential.Signer {
 	l.Helper()
 	cs, err := sas.ParseConnectionString(l.hub.ServiceConnectionString(policy))
 	if err != nil {
