@@ -22,18 +22,24 @@ const (
 	closed
 )
 
-// A bridge belongs to the goroutine that serves its requester. Others only move
-// its state and hand something over.
-type bridge struct {
-	id          token.ID
-	principal   *auth.Principal
+// An aim is what a requester wants to reach, as the query has it.
+type aim struct {
 	deviceID    string
 	target      string
 	requestData string
-	from        string   // the requester's address
-	offered     []string // subprotocols the device may pick from
-	early       bool     // the requester's 101 is out, with offered[0] if there is one
-	created     time.Time
+}
+
+// A bridge belongs to the goroutine that serves its requester. Others only move
+// its state and hand something over.
+type bridge struct {
+	aim
+	id        token.ID
+	principal *auth.Principal
+	from      string   // the requester's address
+	signed    bool     // the URL is the credential
+	offered   []string // subprotocols the device may pick from
+	early     bool     // the requester's 101 is out, with offered[0] if there is one
+	created   time.Time
 
 	waits   bool // counts as waiting in the table, whose lock guards it
 	state   atomic.Int32

@@ -45,6 +45,10 @@ type Config struct {
 	// (X-Forwarded-Host). Nil: nobody is.
 	TrustedProxies []netip.Prefix
 
+	// MaxSignedTTL is the longest life of a signed URL; 0: 24 h; < 0: none are made, and
+	// those that were are refused.
+	MaxSignedTTL time.Duration
+
 	Logger *slog.Logger // nil: silent
 }
 
@@ -63,6 +67,8 @@ const (
 	DefaultMaxBridges  = 10_000
 	DefaultMaxWaiting  = 1_000
 
+	DefaultMaxSignedTTL = 24 * time.Hour // a shift and its handover, not a key
+
 	// signalGrace is how long a signal may outlive the wait that it has ended.
 	signalGrace = 2 * time.Second
 	// tokenGrace is how long a token outlives the wait it is for.
@@ -72,6 +78,7 @@ const (
 func (c Config) withDefaults() Config {
 	c.DialBack = cmp.Or(c.DialBack, DefaultDialBack)
 	c.MaxDuration = max(cmp.Or(c.MaxDuration, DefaultMaxDuration), 0)
+	c.MaxSignedTTL = max(cmp.Or(c.MaxSignedTTL, DefaultMaxSignedTTL), 0)
 	c.Drain = max(cmp.Or(c.Drain, DefaultDrain), 0)
 	c.MaxBridges = cmp.Or(c.MaxBridges, DefaultMaxBridges)
 	c.MaxWaiting = cmp.Or(c.MaxWaiting, DefaultMaxWaiting)

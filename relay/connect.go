@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"websocketbridge/relay/auth"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
@@ -17,9 +18,11 @@ import (
 	"websocketbridge/signaler"
 )
 
-// connect serves /bridge/connect: a requester names a device and waits.
-func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+// connect serves /bridge/connect and /bridge/connectSigned: a requester names a device
+// and waits. signed says that its URL is its credential.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request, signed bool) {
 	b, err := s.parseConnect(r)
+	b.signed = signed
 	defer func() { // whatever happened, room is kept by an open bridge only
 		if b.state.Load() != int32(open) {
 			s.table.remove(b)
@@ -27,7 +30,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	// An early requester is refused after its 101, so that is all it needs first.
-	if b.early = b.early && ws.CheckUpgrade(r) == nil && s.origin(r) == nil && !s.stopping(); b.early {
+	if b.early = b.early && ws.CheckUpgrade(r) == nil && s.origin(r, signed) == nil && !s.stopping(); b.early {
 		s.connectEarly(w, r, b, err)
 		return
 	}
@@ -101,56 +104,80 @@ func (s *Server) parseConnect(r *http.Request) (*bridge, error) {
 		arrived: make(chan arrival, 1), ended: make(chan error, 1),
 	}
 	b.live, b.end = context.WithCancelCause(s.ctx)
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %w", errBadRequest, fmt.Errorf(format, args...))
-	}
-	q, err := url.ParseQuery(r.URL.RawQuery)
+	q, err := parseQuery(r)
 	if err != nil {
-		return b, bad("the query is malformed")
+		return b, err
 	}
 	switch up := q.Get(wire.ParamUpgrade); up {
 	case "":
 	case wire.UpgradeEarly:
 		b.early = true
 	default:
-		return b, bad("%s can only be %q", wire.ParamUpgrade, wire.UpgradeEarly)
+		return b, badRequest("%s can only be %q", wire.ParamUpgrade, wire.UpgradeEarly)
 	}
+	if b.aim, err = parseAim(q); err != nil {
+		return b, err
+	}
+	if len(b.offered) > wire.MaxSubprotocols {
+		return b, badRequest("%d subprotocols are offered; %d are allowed", len(b.offered), wire.MaxSubprotocols)
+	}
+	for _, p := range b.offered {
+		if err := wire.CheckSubprotocol(p); err != nil {
+			return b, badRequest("subprotocol %.40q %w", p, err)
+		}
+	}
+	if r.ContentLength != 0 {
+		return b, badRequest("a handshake has no body")
+	}
+	return b, nil
+}
+
+func badRequest(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", errBadRequest, fmt.Errorf(format, args...))
+}
+
+func parseQuery(r *http.Request) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("the query is malformed") // err quotes it
+	}
+	return q, nil
+}
+
+// single returns the value of a parameter, empty if it is not there.
+func single(q url.Values, name string) (string, error) {
+	if n := len(q[name]); n > 1 {
+		return "", badRequest("%s is there %d times", name, n)
+	}
+	return q.Get(name), nil
+}
+
+// parseAim reads the parameters that say what a requester wants. What could be read
+// is returned with an error, too.
+func parseAim(q url.Values) (aim, error) {
+	var a aim
 	for _, p := range []struct {
 		name  string
 		to    *string
 		check func(string) error
 	}{
-		{wire.ParamDeviceID, &b.deviceID, wire.CheckDeviceID},
-		{wire.ParamTarget, &b.target, checkTargets},
-		{wire.ParamRequestData, &b.requestData, wire.CheckRequestData},
+		{wire.ParamDeviceID, &a.deviceID, wire.CheckDeviceID},
+		{wire.ParamTarget, &a.target, checkTargets},
+		{wire.ParamRequestData, &a.requestData, wire.CheckRequestData},
 	} {
-		values := q[p.name]
-		if len(values) == 0 {
-			if p.name == wire.ParamDeviceID {
-				return b, bad("%s is missing", p.name)
-			}
-			continue
+		value, err := single(q, p.name)
+		if err != nil {
+			return a, err
 		}
-		if len(values) > 1 {
-			return b, bad("%s is there %d times", p.name, len(values))
+		if !q.Has(p.name) && p.name == wire.ParamDeviceID {
+			return a, badRequest("%s is missing", p.name)
 		}
-		if err := p.check(values[0]); err != nil {
-			return b, bad("%s %w", p.name, err)
+		if err := p.check(value); err != nil {
+			return a, badRequest("%s %w", p.name, err)
 		}
-		*p.to = values[0]
+		*p.to = value
 	}
-	if len(b.offered) > wire.MaxSubprotocols {
-		return b, bad("%d subprotocols are offered; %d are allowed", len(b.offered), wire.MaxSubprotocols)
-	}
-	for _, p := range b.offered {
-		if err := wire.CheckSubprotocol(p); err != nil {
-			return b, bad("subprotocol %.40q %w", p, err)
-		}
-	}
-	if r.ContentLength != 0 {
-		return b, bad("a handshake has no body")
-	}
-	return b, nil
+	return a, nil
 }
 
 func checkTargets(s string) error {
@@ -164,7 +191,12 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 		return errMethod
 	}
 	var err error
-	if b.principal, err = s.cfg.Auth.Authenticate(r); err != nil {
+	if b.signed {
+		b.principal, err = s.authenticateSigned(r)
+	} else {
+		b.principal, err = s.cfg.Auth.Authenticate(r)
+	}
+	if err != nil {
 		return err
 	}
 	if !b.early { // an early one has been upgraded
@@ -173,30 +205,46 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 		} else if err != nil {
 			return fmt.Errorf("%w: %w", errBadRequest, err)
 		}
-		if err := s.origin(r); err != nil {
+		if err := s.origin(r, b.signed); err != nil {
 			return err
 		}
 	}
-	targets, _ := wire.SplitTargets(b.target) // parseConnect has checked it
-	if len(targets) == 0 {
-		targets = []string{""} // the device's default
-	}
-	for _, target := range targets {
-		if err := b.principal.Allow(b.deviceID, target); err != nil {
-			return err
-		}
+	if err := b.allowed(b.principal); err != nil {
+		return err
 	}
 	b.created = time.Now() // an early 101 may have taken a while
 	return s.table.add(b)
+}
+
+// allowed says whether p may reach all of it.
+func (a aim) allowed(p *auth.Principal) error {
+	for _, target := range a.targets() {
+		if err := p.Allow(a.deviceID, target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// targets are the names, or the empty one for the device's default.
+func (a aim) targets() []string {
+	names, _ := wire.SplitTargets(a.target) // parseAim has checked it
+	if len(names) == 0 {
+		return []string{""}
+	}
+	return names
 }
 
 // origin keeps web pages of other sites from using a browser's credentials
 // (RFC 6455 section 10.2). Only browsers send the header. Behind a proxy that
 // changes Host, the public URL is what the page's address looks like, or the host
 // that the proxy passes on.
-func (s *Server) origin(r *http.Request) error {
+//
+// A signed URL is welcome from any page: the page itself has to know it, nothing that
+// the browser would add on its own counts, and to be used by pages is its purpose.
+func (s *Server) origin(r *http.Request, signed bool) error {
 	o := r.Header.Get("Origin")
-	if o == "" {
+	if o == "" || signed {
 		return nil
 	}
 	u, err := url.Parse(o)

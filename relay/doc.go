@@ -71,7 +71,38 @@
 // where a container that restarts in its pod finds the old one: with it, a token of
 // the earlier life would look like one of this.
 //
+// # Signed URLs
+//
+// Who may connect may ask /bridge/getSignedUrl for a URL that connects without
+// other credentials until expirationUtc, at most Config.MaxSignedTTL away: for web
+// pages, which cannot set headers on a WebSocket, and for people without a key. It
+// opens the path /bridge/connectSigned and has the parameters of connect besides
+//
+//	expirationUtc  YYYY-MM-DDThh:mm:ss.fffffffZ; the URL works until before then
+//	principal      who asked for it
+//	signature      base64url without padding of: 1 version, 1; 36 token.Ring's MAC
+//
+// The MAC, for the purpose "signed URL", covers the version and then the values of
+// deviceId, target, requestData, expirationUtc and principal, decoded, each behind
+// its length (4 bytes, big endian); what is absent is empty. upgrade=early is not
+// covered: whoever dials chooses how to be answered. A URL that works once would be
+// another version, with a field of its own.
+//
+// All nodes have the token keys, so any node makes a URL and any other takes it.
+// Nothing about it is stored. Hence it ends early only when the key that signed it
+// leaves the ring, or when signed URLs are switched off: not when the API key behind
+// it is removed. It never outlives the time at which that key was to expire. Log,
+// signal and list call its principal "signed:" and the name.
+//
 // # Why
+//
+// Why a signed URL that is not good is 400 and not 401: websocketbridge answers
+// that, and a 401 has to offer a way to authenticate (RFC 9110 section 15.5.2), of
+// which this path has none. Its code is bad_signature all the same, so that a page
+// that reads it knows to fetch another URL.
+//
+// Why not the signature of websocketbridge: its JSON has several texts for one
+// meaning, and nobody but its own server ever checks it.
 //
 // Why a subprotocol nobody shares is no error: the requester gets a 101 without
 // one, as RFC 6455 section 4.2.2 has it, and knows best whether raw bytes will do.

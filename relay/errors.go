@@ -31,6 +31,10 @@ var (
 	errForeign     = errors.New("the token names a node that is not known here")
 	errOwnerLost   = errors.New("the owner of the bridge is lost")
 	errKilled      = errors.New("killed")
+
+	errSignature     = errors.New("bad signature")
+	errSignedExpired = errors.New("the signed URL has expired")
+	errSignedOff     = errors.New("this relay has no signed URLs")
 )
 
 // codes is the one table from a fact to its code; package wire has the code's
@@ -52,6 +56,9 @@ var codes = []struct {
 	{errOrigin, wire.Forbidden, own},
 	{auth.ErrNoCredentials, wire.Unauthenticated, nil},
 	{auth.ErrBadCredentials, wire.Unauthenticated, nil},
+	{errSignedOff, wire.Forbidden, own},
+	{errSignedExpired, wire.BadSignature, own},
+	{errSignature, wire.BadSignature, nil},
 	{errLimit, wire.LimitReached, tail(errLimit)},
 	{errDraining, wire.Draining, nil},
 

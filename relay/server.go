@@ -132,7 +132,11 @@ func (s *Server) Handler() http.Handler {
 		path := strings.TrimPrefix(r.URL.Path, prefix)
 		switch path {
 		case wire.PathConnect:
-			s.connect(w, r)
+			s.connect(w, r, false)
+		case wire.PathConnectSigned:
+			s.connect(w, r, true)
+		case wire.PathGetSignedURL:
+			s.getSignedURL(w, r)
 		case wire.PathAccept:
 			s.accept(w, r, "")
 		case wire.PathReject:

@@ -5,10 +5,11 @@
 //
 //	Authenticate(*http.Request) (*Principal, error)
 //
-// Keys is one, AllowAll another. Tokens of an identity provider, signed URLs
-// and policy files fit behind the same method: each makes a Principal with
-// Grants. ErrNoCredentials means "nothing here for me", so that a chain can ask
-// the next one; any other error ends it.
+// Keys is one, AllowAll another. Tokens of an identity provider and policy
+// files fit behind the same method: each makes a Principal with Grants. Package
+// relay checks signed URLs, and Signed is their principal. ErrNoCredentials
+// means "nothing here for me", so that a chain can ask the next one; any other
+// error ends it.
 //
 // # Order
 //
@@ -33,10 +34,11 @@
 //	legacy hmac-sha256:SALT:MAC  targets=- expires=2027-01-01T00:00:00Z
 //
 // NAME is 1 to 64 of A-Z a-z 0-9 . _ - @ + : / and is what logs and signals
-// call the principal. Absent devices or targets mean all. TIME is RFC 3339; the
-// key works from the instant not-before until before the instant expires.
-// Repeated names, hashes or options, and whatever is not described here, are
-// faults. All faults are reported at once, by line, and never quote the line.
+// call the principal; signed: in front is for signed URLs. Absent devices or
+// targets mean all. TIME is RFC 3339; the key works from the instant not-before
+// until before the instant expires. Repeated names, hashes or options, and
+// whatever is not described here, are faults. All faults are reported at once,
+// by line, and never quote the line.
 //
 // # Globs
 //

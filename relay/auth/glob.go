@@ -71,6 +71,15 @@ func ParseGlob(s string) (Glob, error) {
 	return g, nil
 }
 
+// literalGlob matches name and nothing else.
+func literalGlob(name string) Glob {
+	var g Glob
+	for _, r := range name {
+		g.parts = append(g.parts, part{literal, r})
+	}
+	return g
+}
+
 // Match reports whether the whole name matches.
 //
 // When a literal fails, only the last * has to take one more character: what an

@@ -383,3 +383,25 @@ func TestFileMode(t *testing.T) {
 		t.Error("a directory loads")
 	}
 }
+
+// A signed URL is good for what it names, letter by letter, and for nothing else.
+func TestSigned(t *testing.T) {
+	p := auth.Signed("ops", "lab*?1", []string{"größe", "10.0.0.*:22"}, now)
+	if p.Name != "signed:ops" || p.Method != auth.MethodSigned || !p.Expires.Equal(now) {
+		t.Errorf("%+v", p)
+	}
+	for _, target := range []string{"größe", "10.0.0.*:22"} {
+		if err := p.Allow("lab*?1", target); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, no := range [][2]string{{"lab-x1", "größe"}, {"lab*?", "größe"}, {"", "größe"}, {"lab*?1", ""}, {"lab*?1", "10.0.0.5:22"}, {"lab*?1", "größe2"}} {
+		if err := p.Allow(no[0], no[1]); !errors.Is(err, auth.ErrForbidden) {
+			t.Errorf("%q: %v", no, err)
+		}
+	}
+	byDefault := auth.Signed("ops", "d", []string{""}, now)
+	if byDefault.Allow("d", "") != nil || byDefault.Allow("d", "ssh") == nil {
+		t.Error("the default target is not the default target alone")
+	}
+}

@@ -149,6 +149,8 @@ func checkName(s string) error {
 		return errors.New("is a key or a hash; the order is NAME HASH OPTIONS")
 	case len(s) > maxName:
 		return fmt.Errorf("has %d bytes; %d are allowed", len(s), maxName)
+	case strings.HasPrefix(s, SignedPrefix):
+		return fmt.Errorf("is taken: %s… is who comes with a signed URL", SignedPrefix)
 	case s == AnonymousName:
 		return fmt.Errorf("is taken: %s is who comes without authentication", AnonymousName)
 	}

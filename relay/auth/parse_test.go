@@ -61,6 +61,7 @@ func TestParseKeysRefuses(t *testing.T) {
 		"bad name":             {"o=s " + h, []string{"line 1: NAME has a character"}},
 		"long name":            {strings.Repeat("n", 65) + " " + h, []string{"line 1: NAME has 65 bytes"}},
 		"anonymous":            {"anonymous " + h, []string{"line 1: NAME is taken"}},
+		"like a signed URL":    {"signed:ops " + h, []string{"line 1: NAME is taken"}},
 		"name twice":           {"ops " + h + "\n\nops " + hash(2), []string{"line 3: NAME is that of line 1"}},
 		"hash twice":           {"ops " + h + "\nci " + h, []string{"line 2: HASH is that of line 1"}},
 		"unknown option":       {"ops " + h + " device=a", []string{"line 1: field 3: unknown option; there are devices="}},

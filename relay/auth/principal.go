@@ -30,6 +30,7 @@ const Challenge = `Bearer realm="bridge"`
 const (
 	MethodNone   = "none"
 	MethodAPIKey = "api-key"
+	MethodSigned = "signed-url"
 )
 
 // A Principal is who auth says is asking. It is made for one request and never
@@ -92,6 +93,20 @@ func (p *Principal) LogValue() slog.Value {
 		return slog.StringValue("")
 	}
 	return slog.StringValue(p.Name)
+}
+
+// SignedPrefix is in front of the name of who asked for a signed URL, where the URL is
+// used: by whoever was given it. No API key can have such a name.
+const SignedPrefix = "signed:"
+
+// Signed is the principal of a signed URL that name asked for: it may reach these
+// targets on this device and nothing else.
+func Signed(name, deviceID string, targets []string, expires time.Time) *Principal {
+	g := Grant{Devices: []Glob{literalGlob(deviceID)}}
+	for _, target := range targets {
+		g.Targets = append(g.Targets, literalGlob(target))
+	}
+	return &Principal{Name: SignedPrefix + name, Method: MethodSigned, Expires: expires, Grants: []Grant{g}}
 }
 
 // AnonymousName is the principal of AllowAll. No API key can have this name.

@@ -41,7 +41,8 @@
 //
 // The first key of a Ring seals, all of them open. To rotate: add the new key
 // last on every node; when all have it, move it first; when the last token of
-// the old key has expired, remove the old one. At no moment does a node meet a
+// the old key has expired, remove the old one, and with it go the signed URLs
+// that it signed (Ring.MAC). At no moment does a node meet a
 // token that it cannot open.
 //
 // # Why

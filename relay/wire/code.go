@@ -13,6 +13,7 @@ const (
 	BadRequest       Code = "bad_request"
 	Unauthenticated  Code = "unauthenticated"
 	Forbidden        Code = "forbidden"
+	BadSignature     Code = "bad_signature" // of a signed URL, or it has expired
 	DeviceNotFound   Code = "device_not_found"
 	DeviceOffline    Code = "device_offline"
 	DeviceRefused    Code = "device_refused"
@@ -78,6 +79,7 @@ var outcomes = []Outcome{
 	{BadRequest, http.StatusBadRequest, 4400, "The request is malformed.", "", false},
 	{Unauthenticated, http.StatusUnauthorized, 4401, "The credentials are missing or wrong.", "send an API key as X-Api-Key or Authorization: Bearer", false},
 	{Forbidden, http.StatusForbidden, 4403, "The credentials do not allow this.", "ask who runs the relay for access to this device and target", false},
+	{BadSignature, http.StatusBadRequest, 4400, "The signed URL has expired, was changed, or its key is gone.", "ask for another at /bridge/getSignedUrl", false},
 	{DeviceNotFound, http.StatusNotFound, 4404, "The hub does not know the device.", "check the device ID; it is case-sensitive", false},
 	{DeviceOffline, http.StatusNotFound, 4404, "The device is not connected to the hub.", "is the device powered, on its network, and its agent running?", true},
 	{DeviceRefused, http.StatusConflict, 4409, "The device refused.", "the device's own words say why; its owner decides what it allows", false},

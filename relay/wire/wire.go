@@ -17,11 +17,13 @@ import (
 // Version is the version of the signal and of the HTTP interface.
 const Version = 1
 
-// Paths of the public listener. The first two are those of websocketbridge.
+// Paths of the public listener. All but the last are those of websocketbridge.
 const (
-	PathConnect = "/bridge/connect" // requester: GET, WebSocket
-	PathAccept  = "/bridge/accept"  // device: GET, WebSocket
-	PathReject  = "/bridge/reject"  // device: POST {"code","message"}
+	PathConnect       = "/bridge/connect"       // requester: GET, WebSocket
+	PathAccept        = "/bridge/accept"        // device: GET, WebSocket
+	PathGetSignedURL  = "/bridge/getSignedUrl"  // requester: GET, answers a URL of PathConnectSigned
+	PathConnectSigned = "/bridge/connectSigned" // requester: as PathConnect; the URL is the credential
+	PathReject        = "/bridge/reject"        // device: POST {"code","message"}
 )
 
 // Paths of the admin listener.
@@ -39,11 +41,14 @@ const PingDraining = "draining"
 
 // Query parameters.
 const (
-	ParamDeviceID    = "deviceId"    // connect: which device; required
-	ParamRequestData = "requestData" // connect: opaque, handed to the device as it is
-	ParamTarget      = "target"      // connect: target names, separated by commas; the device serves no others on this bridge
-	ParamUpgrade     = "upgrade"     // connect: UpgradeEarly, or absent
-	ParamBridgeToken = "bridgeToken" // accept, reject: the sealed token; a secret
+	ParamDeviceID      = "deviceId"      // connect: which device; required
+	ParamRequestData   = "requestData"   // connect: opaque, handed to the device as it is
+	ParamTarget        = "target"        // connect: target names, separated by commas; the device serves no others on this bridge
+	ParamUpgrade       = "upgrade"       // connect: UpgradeEarly, or absent
+	ParamExpirationUTC = "expirationUtc" // getSignedUrl, connectSigned: until when the URL works, RFC 3339; required
+	ParamPrincipal     = "principal"     // connectSigned: who asked for the URL
+	ParamSignature     = "signature"     // connectSigned: proves all parameters of connect and the two above; a secret
+	ParamBridgeToken   = "bridgeToken"   // accept, reject: the sealed token; a secret
 )
 
 // UpgradeEarly asks for the 101 before the device has dialled back. A browser

@@ -33,6 +33,7 @@ const exitHelp = `Exit codes:
 var codeExits = map[wire.Code]int{
 	wire.BadRequest:       exitUsage,
 	wire.Unauthenticated:  exitAuth,
+	wire.BadSignature:     exitAuth,
 	wire.Forbidden:        exitAuth,
 	wire.DeviceNotFound:   exitNotFound,
 	wire.DeviceOffline:    exitOffline,

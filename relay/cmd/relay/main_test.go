@@ -119,12 +119,12 @@ func TestSettingsFaults(t *testing.T) {
 		{"everything is wrong", map[string]string{
 			"RELAY_LISTEN": ":8080", "RELAY_PLAIN": "perhaps", "RELAY_AUTH": "magic", "RELAY_SIGNALER": "pigeon", "RELAY_TOKEN_KEYS": "x",
 			"RELAY_DIAL_BACK": "5m", "RELAY_PING": "60s", "RELAY_IDLE": "-1s", "RELAY_RELOAD": "-10s", "RELAY_DRAIN": "ten minutes", "RELAY_MAX_BYTES": "-1", "RELAY_MAX_BRIDGES": "0",
-			"RELAY_LOG_LEVEL": "loud", "RELAY_MAX_BRIGDES": "10",
+			"RELAY_LOG_LEVEL": "loud", "RELAY_MAX_BRIGDES": "10", "RELAY_SIGNED_TTL": "-1h",
 		}, []string{
 			"RELAY_PLAIN: \"perhaps\"", "RELAY_DRAIN: \"ten minutes\"", "RELAY_MAX_BRIGDES: is unknown; did you mean RELAY_MAX_BRIDGES?",
 			"RELAY_AUTH: \"magic\" is neither", "RELAY_TOKEN_KEYS: ", "RELAY_PUBLIC_URL: is missing", "RELAY_SIGNALER: \"pigeon\"",
 			"RELAY_IDLE: -1s", "RELAY_RELOAD: -10s is negative", "RELAY_MAX_BRIDGES: 0 lets nobody in", "RELAY_DIAL_BACK: 5m0s is not between", "RELAY_DEAD: 35s is not more than Ping",
-			"RELAY_MAX_BYTES: -1", "RELAY_LOG_LEVEL: \"loud\"",
+			"RELAY_MAX_BYTES: -1", "RELAY_LOG_LEVEL: \"loud\"", "RELAY_SIGNED_TTL: -1h0m0s is negative",
 		}},
 		{"fake hub for everybody", good(map[string]string{"RELAY_FAKE_LISTEN": "0.0.0.0:7071"}), []string{`RELAY_FAKE_LISTEN: "0.0.0.0" is not a loopback address, and there is no authentication there`}},
 		{"plain must be said", good(map[string]string{"RELAY_PLAIN": "false"}), []string{"RELAY_TLS_CERT: is missing; set it and RELAY_TLS_KEY, or RELAY_PLAIN=true"}},
