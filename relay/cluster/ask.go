@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"time"
@@ -48,37 +49,44 @@ func (n *Node) Ask(ctx context.Context, addr string, r *http.Request) (*Answer, 
 	}
 	c, proof, err := n.dial(dialCtx, addr)
 	if err != nil {
-		if dialCtx.Err() != nil {
-			err = fmt.Errorf("%w: %w", context.Cause(dialCtx), err)
-		}
-		return nil, fmt.Errorf("node %s: %w", addr, err)
+		return nil, fmt.Errorf("node %s: %w", addr, because(dialCtx, err))
 	}
-	a, err := n.send(ctx, c, proof, r)
+	sendCtx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer within %v", answerTimeout))
+	defer cancel()
+	a, err := n.send(sendCtx, c, proof, r)
 	if err != nil {
-		c.Close()
-		return nil, fmt.Errorf("node %s: %w", addr, err)
+		below(c).Close()
+		return nil, fmt.Errorf("node %s: %w", addr, because(sendCtx, err))
 	}
 	if a.Status != http.StatusSwitchingProtocols {
-		c.Close()
+		below(c).Close()
 	}
 	return a, nil
+}
+
+// because puts in front of err why ctx has ended, if it has.
+func because(ctx context.Context, err error) error {
+	if ctx.Err() == nil || errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 }
 
 // dial returns a connection to a peer that has proven itself, and our proof, which is
 // yet to be sent.
 func (n *Node) dial(ctx context.Context, addr string) (net.Conn, []byte, error) {
-	c, err := n.cfg.Dial(ctx, "tcp", addr)
+	raw, err := n.cfg.Dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	raw := c
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	c := raw
 	if n.cfg.TLS != nil {
-		c = tls.Client(c, n.cfg.TLS)
+		c = tls.Client(raw, n.cfg.TLS)
 	}
-	proof, err := prove(c, n.cfg.Keys)
-	if !stop() {
-		err = errors.Join(context.Cause(ctx), err)
+	proof, err := prove(c, n.cfg.Keys, nonce())
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		raw.Close()
@@ -90,7 +98,6 @@ func (n *Node) dial(ctx context.Context, addr string) (net.Conn, []byte, error) 
 func (n *Node) send(ctx context.Context, c net.Conn, proof []byte, r *http.Request) (*Answer, error) {
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	c.SetDeadline(time.Now().Add(answerTimeout))
 	r = r.Clone(ctx)
 	r.URL.Scheme, r.URL.Host = "http", n.cfg.Address
 	r.Header.Set(HeaderNode, n.cfg.Address)
@@ -105,23 +112,41 @@ func (n *Node) send(ctx context.Context, c net.Conn, proof []byte, r *http.Reque
 	br := bufio.NewReader(limited)
 	resp, err := http.ReadResponse(br, r)
 	if err != nil {
+		if limited.N == 0 {
+			err = fmt.Errorf("its head has more than %d bytes", maxAnswerHead)
+		}
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	a := &Answer{Status: resp.StatusCode, Header: resp.Header, conn: c}
-	if a.Status == http.StatusSwitchingProtocols {
+	switch {
+	case a.Status == http.StatusSwitchingProtocols && r.Header.Get("Upgrade") != "":
 		a.head, _ = br.Peek(br.Buffered())
 		if !stop() {
 			return nil, context.Cause(ctx)
 		}
-		return a, c.SetDeadline(time.Time{})
+		return a, nil
+	case a.Status < http.StatusOK:
+		return nil, fmt.Errorf("it answered %d, which nobody asked for", a.Status)
 	}
-	defer resp.Body.Close()
-	limited.N = maxAnswer
-	if a.Body, err = io.ReadAll(resp.Body); err != nil {
+	limited.N = math.MaxInt64
+	a.Body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(a.Body) > maxAnswer {
+		err = fmt.Errorf("it has more than %d bytes", maxAnswer)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	return a, nil
 }
 
 // Close ends the connection of an upgrade that nobody wants.
-func (a *Answer) Close() error { return a.conn.Close() }
+func (a *Answer) Close() error { return below(a.conn).Close() }
+
+// below is the connection that carries c's TLS. Closing it says no goodbye, for which
+// tls.Conn waits up to 5 s if the other end does not read.
+func below(c net.Conn) net.Conn {
+	if t, ok := c.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c
+}

@@ -16,7 +16,7 @@ const Linger = 6 * time.Second
 // of which head was read already, until both directions have ended or ctx has. It
 // closes both, and returns how many bytes went each way.
 func (a *Answer) Join(ctx context.Context, c net.Conn, head []byte) (toDevice, toOwner int64) {
-	if t, ok := c.(*net.TCPConn); ok {
+	if t, ok := below(c).(*net.TCPConn); ok {
 		t.SetKeepAliveConfig(keepAlive)
 	}
 	f := &forward{ends: [2]net.Conn{c, a.conn}}
@@ -39,18 +39,22 @@ type forward struct {
 
 // copy passes head and then all of src on to dst, and its end.
 func (f *forward) copy(dst, src net.Conn, head []byte) (passed int64) {
-	n, err := dst.Write(head)
-	passed = int64(n)
+	var err error
+	if len(head) > 0 {
+		var n int
+		n, err = dst.Write(head)
+		passed = int64(n)
+	}
 	if err == nil {
 		n, _ := copyBytes(dst, src) // a failure is an end: each side learns from the other's
 		passed += n
 	}
+	f.linger() // first: CloseWrite of TLS has to write, and may have to wait for that
 	if c, ok := dst.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite()
 	} else {
 		dst.Close()
 	}
-	f.linger()
 	return passed
 }
 
@@ -67,13 +71,10 @@ func (f *forward) linger() {
 	}
 }
 
-// cut ends both directions now.
+// cut ends both directions now. A deadline would not do: CloseWrite of TLS sets another.
 func (f *forward) cut() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ended = true
 	for _, c := range f.ends {
-		c.SetDeadline(time.Unix(1, 0))
+		below(c).Close()
 	}
 }
 

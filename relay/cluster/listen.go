@@ -92,21 +92,26 @@ func (l *listener) acceptAll() {
 }
 
 // admit lets a connection prove itself and hands it out.
-func (l *listener) admit(c net.Conn) {
+func (l *listener) admit(raw net.Conn) {
 	defer func() { <-l.room }()
-	stop := context.AfterFunc(l.ctx, func() { c.Close() })
-	defer stop()
-	c.SetDeadline(time.Now().Add(proofTimeout))
-	if t, ok := c.(*net.TCPConn); ok {
+	stop := context.AfterFunc(l.ctx, func() { raw.Close() })
+	raw.SetDeadline(time.Now().Add(proofTimeout))
+	if t, ok := raw.(*net.TCPConn); ok {
 		t.SetKeepAliveConfig(keepAlive)
 	}
+	c := raw
 	if cfg := l.node.cfg.TLS; cfg != nil {
-		c = tls.Server(c, cfg)
+		c = tls.Server(raw, cfg)
 	}
-	if err := challenge(c, l.node.cfg.Keys); err != nil {
-		c.Close()
-		if l.ctx.Err() == nil && !errors.Is(err, io.EOF) { // a load balancer's or a person's knock is none
-			l.node.cfg.Logger.Warn("node port: refused", "from", c.RemoteAddr().String(), "error", err)
+	err := challenge(c, l.node.cfg.Keys, nonce())
+	switch stopped := !stop(); { // from here on Close does not close it: who was handed it does
+	case stopped:
+		raw.Close()
+		return
+	case err != nil:
+		raw.Close()
+		if !errors.Is(err, io.EOF) { // a load balancer's or a person's knock is none
+			l.node.cfg.Logger.Warn("node port: refused", "from", raw.RemoteAddr().String(), "error", err)
 		}
 		return
 	}
@@ -114,7 +119,7 @@ func (l *listener) admit(c net.Conn) {
 	select {
 	case l.proven <- c:
 	case <-l.ctx.Done():
-		c.Close()
+		raw.Close()
 	}
 }
 

@@ -10,9 +10,8 @@ import (
 	"net"
 )
 
-// ErrProof: the other end does not prove to be a node of this relay. Do the nodes have
-// the same token keys, and the same kind of TLS?
-var ErrProof = errors.New("the other end does not prove to be a node of this relay")
+// ErrProof: the other end does not prove to be a node of this relay.
+var ErrProof = errors.New("the other end does not prove to be a node of this relay (do the nodes have the same token keys, and the same kind of TLS?)")
 
 const (
 	magic        = "wsb-node\x01" // and the version
@@ -25,23 +24,23 @@ const (
 	bindingSize = 32
 )
 
-// prove is the dialling node's side of the proof. It returns the answer, which is to
-// be sent in front of the request: one write, one packet.
-func prove(c net.Conn, keys Keys) (answer []byte, err error) {
+// prove is the dialling node's side of the proof, with a nonce of its own. It returns
+// the answer, which is to be sent in front of the request: one write, one packet.
+func prove(c net.Conn, keys Keys, mine []byte) (answer []byte, err error) {
 	binding, err := bindingOf(c)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrProof, err)
 	}
-	hello := append([]byte(magic), nonce()...)
+	hello := append([]byte(magic), mine...)
 	if _, err := c.Write(hello); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrProof, err)
 	}
 	challenge := make([]byte, nonceSize+macSize)
 	if _, err := io.ReadFull(c, challenge); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: it hung up", ErrProof)
+			err = errors.New("it hung up")
 		}
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrProof, err)
 	}
 	said := transcript(hello, challenge[:nonceSize], binding)
 	if err := keys.CheckMAC(purposeOwner, said, challenge[nonceSize:]); err != nil {
@@ -50,8 +49,13 @@ func prove(c net.Conn, keys Keys) (answer []byte, err error) {
 	return keys.MAC(purposePeer, said), nil
 }
 
-// challenge is the owner's side. It reads exactly the proof and nothing behind it.
-func challenge(c net.Conn, keys Keys) error {
+// challenge is the owner's side, with a nonce of its own. It reads exactly the proof and
+// nothing behind it. The error is io.EOF if the other end has said nothing.
+func challenge(c net.Conn, keys Keys, mine []byte) error {
+	binding, err := bindingOf(c)
+	if err != nil {
+		return err
+	}
 	hello := make([]byte, len(magic)+nonceSize)
 	if _, err := io.ReadFull(c, hello); err != nil {
 		return err
@@ -59,18 +63,16 @@ func challenge(c net.Conn, keys Keys) error {
 	if !bytes.HasPrefix(hello, []byte(magic)) {
 		return fmt.Errorf("%w: it does not speak the nodes' protocol, or another version of it", ErrProof)
 	}
-	binding, err := bindingOf(c)
-	if err != nil {
-		return err
-	}
-	mine := nonce()
 	said := transcript(hello, mine, binding)
-	if _, err := c.Write(append(mine, keys.MAC(purposeOwner, said)...)); err != nil {
+	if _, err := c.Write(append(bytes.Clone(mine), keys.MAC(purposeOwner, said)...)); err != nil {
 		return err
 	}
 	answer := make([]byte, macSize)
 	if _, err := io.ReadFull(c, answer); err != nil {
-		return err
+		if errors.Is(err, io.EOF) { // as a node does whose keys are others
+			err = errors.New("it hung up when it was to prove itself")
+		}
+		return fmt.Errorf("%w: %w", ErrProof, err)
 	}
 	if err := keys.CheckMAC(purposePeer, said, answer); err != nil {
 		return fmt.Errorf("%w: %w", ErrProof, err)
@@ -89,14 +91,14 @@ func nonce() []byte {
 }
 
 // bindingOf is what only the two ends of a TLS connection know, or nothing without TLS.
-// It reads the handshake to its end first.
+// It ends the handshake first.
 func bindingOf(c net.Conn) ([]byte, error) {
 	t, ok := c.(*tls.Conn)
 	if !ok {
 		return nil, nil
 	}
 	if err := t.Handshake(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	state := t.ConnectionState()
 	b, err := state.ExportKeyingMaterial(exporter, nil, bindingSize)

@@ -34,6 +34,8 @@ func SelfTLS() (*tls.Config, error) {
 		MinVersion:         tls.VersionTLS13, // the exporter is safe to bind to without further conditions
 		Certificates:       []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 		InsecureSkipVerify: true, // the proof authenticates, see above
+		// Nobody resumes a session, so that a ticket would be bytes for nothing.
+		SessionTicketsDisabled: true,
 	}, nil
 }
 
@@ -61,6 +63,9 @@ func MutualTLS(id Identity) *tls.Config {
 			_, roots := id()
 			if len(s.PeerCertificates) == 0 {
 				return errors.New("the peer has no certificate")
+			}
+			if roots == nil { // which package x509 takes for the system's
+				return errors.New("there is no authority to check the peer's certificate with")
 			}
 			intermediates := x509.NewCertPool()
 			for _, c := range s.PeerCertificates[1:] {
