@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strconv"
 	"time"
 )
 
@@ -69,25 +68,25 @@ func (c Config) Validate() error {
 
 // CheckAddress says why peers could not dial addr, or nil.
 func CheckAddress(addr string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("%q is not host:port", addr)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("%q has no port that can be dialled", addr)
-	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+	if host, _, err := net.SplitHostPort(addr); err == nil && host == "" {
 		return fmt.Errorf("%q is every address of this machine; peers need one", addr)
 	}
-	if len(addr) > maxAddress {
-		return fmt.Errorf("%.40q… has %d bytes; a token holds %d", addr, len(addr), maxAddress)
+	a, err := parseAddress(addr)
+	if err != nil {
+		return fmt.Errorf("%.300q %w", addr, err)
+	}
+	if n := len(a.String()); n > maxAddress {
+		return fmt.Errorf("%.40q… has %d bytes; a token holds %d", addr, n, maxAddress)
 	}
 	return nil
 }
 
 // A Node is this node as its peers see it, and they as it sees them. It is used from
 // many goroutines.
-type Node struct{ cfg Config }
+type Node struct {
+	cfg Config
+	own *name // what Config.Address names, if it is no IP address
+}
 
 // New checks cfg. It starts nothing.
 func New(cfg Config) (*Node, error) {
@@ -106,7 +105,16 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Node{cfg: cfg}, nil
+	a, err := parseAddress(cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Address = a.String() // the text that peers know
+	n := &Node{cfg: cfg}
+	if !a.ip.IsValid() {
+		n.own = newName(a)
+	}
+	return n, nil
 }
 
 // Address is where peers reach this node.

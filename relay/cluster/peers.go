@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -34,16 +33,21 @@ type name struct {
 	host string
 	port uint16
 
-	mu    sync.Mutex // guards the two below, and held while asking: one question at a time
-	addrs []netip.Addr
-	asked time.Time
+	asking chan struct{} // full while somebody uses what is below: one question at a time
+	addrs  []netip.Addr  // the last answer; replaced, never changed
+	asked  time.Time
+	err    error // why the last question had no answer
+}
+
+func newName(a address) *name {
+	return &name{host: a.host, port: a.port, asking: make(chan struct{}, 1)}
 }
 
 const (
 	// nameLife is how long an answer of DNS is good. Pods come and go in seconds.
 	nameLife = 5 * time.Second
-	// nameLeast is the least time between two questions for an address that the last
-	// answer did not have: a new node, whose first tokens are out.
+	// nameLeast is the least time between two questions, such as for an address that the
+	// last answer did not have: a new node, whose first tokens are out.
 	nameLeast = time.Second
 )
 
@@ -70,34 +74,88 @@ func ParsePeers(list []string, port uint16) (*Peers, error) {
 var errPeer = errors.New("is not an address, a range or a DNS name, as 10.1.2.3, 10.1.0.0/16 or relay-nodes.default.svc, each perhaps with :port")
 
 func (p *Peers) add(item string, port uint16) error {
-	host := item
+	a, host := address{port: port}, item
 	if h, text, err := net.SplitHostPort(item); err == nil {
-		n, err := strconv.ParseUint(text, 10, 16)
-		if err != nil || n == 0 {
-			return fmt.Errorf("has port %q; ports are 1 to 65535", text)
+		if a.port, err = parsePort(text); err != nil {
+			return err
 		}
-		host, port = h, uint16(n)
-	} else {
-		host = strings.TrimSuffix(strings.TrimPrefix(item, "["), "]")
+		host = h
+	} else if strings.HasPrefix(item, "[") && strings.HasSuffix(item, "]") {
+		host = item[1 : len(item)-1]
 	}
 	if prefix, err := netip.ParsePrefix(host); err == nil {
+		if ip := prefix.Addr(); ip.Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(ip.Unmap(), prefix.Bits()-96)
+		}
 		if prefix.Bits() == 0 {
 			return errors.New("is every address there is; a range of peers is narrower")
 		}
-		p.ranges = append(p.ranges, addrRange{prefix.Masked(), port})
+		p.ranges = append(p.ranges, addrRange{prefix.Masked(), a.port})
 		return nil
 	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		if addr.IsUnspecified() {
-			return errors.New("is no address that can be dialled")
-		}
-		p.exact = append(p.exact, netip.AddrPortFrom(addr.Unmap(), port).String())
-		return nil
-	}
-	if !isName(host) {
+	switch err := a.setHost(host); {
+	case err == errHost:
 		return errPeer
+	case err != nil:
+		return err
+	case a.ip.IsValid():
+		p.exact = append(p.exact, a.String())
+	default:
+		p.names = append(p.names, newName(a))
 	}
-	p.names = append(p.names, &name{host: strings.ToLower(strings.TrimSuffix(host, ".")), port: port})
+	return nil
+}
+
+// An address is host:port with one way to write it, so that two of them are of one node
+// if their texts are equal, and what was checked is what is dialled.
+type address struct {
+	host string
+	ip   netip.Addr // if host is one
+	port uint16
+}
+
+func (a address) String() string { return net.JoinHostPort(a.host, strconv.Itoa(int(a.port))) }
+
+var errHost = errors.New("is not host:port with an address or a DNS name")
+
+// parseAddress reads any way to write an address. Its errors continue a sentence.
+func parseAddress(s string) (a address, err error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return address{}, errors.New("is not host:port")
+	}
+	if a.port, err = parsePort(port); err != nil {
+		return address{}, err
+	}
+	return a, a.setHost(host)
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("has port %.20q; ports are 1 to 65535", s)
+	}
+	return uint16(n), nil
+}
+
+func (a *address) setHost(host string) error {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		if !isName(host) {
+			return errHost
+		}
+		a.host = strings.ToLower(strings.TrimSuffix(host, "."))
+		return nil
+	}
+	switch a.ip = ip.Unmap(); {
+	case a.ip.Zone() != "":
+		return errors.New("has a zone, which another machine does not know")
+	case a.ip.IsUnspecified():
+		return errors.New("is every address of a machine; peers need one")
+	case a.ip.IsMulticast():
+		return errors.New("is a multicast address; nobody can dial that")
+	}
+	a.host = a.ip.String()
 	return nil
 }
 
@@ -130,41 +188,26 @@ func isName(s string) bool {
 // asks DNS where only that can tell.
 func (n *Node) check(ctx context.Context, owner string) error {
 	p := n.cfg.Peers
-	if slices.Contains(p.exact, owner) {
+	a, err := parseAddress(owner)
+	if err != nil || a.String() != owner {
+		return fmt.Errorf("%w: %.80q", ErrNotPeer, owner)
+	}
+	if !a.ip.IsValid() { // a name is a peer only if it is listed itself
+		if !slices.ContainsFunc(p.names, func(m *name) bool { return m.host == a.host && m.port == a.port }) {
+			return fmt.Errorf("%w: %.80q", ErrNotPeer, owner)
+		}
 		return nil
 	}
-	host, text, err := net.SplitHostPort(owner)
-	if err != nil {
-		return fmt.Errorf("%w: %.80q", ErrNotPeer, owner)
-	}
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || strconv.FormatUint(port, 10) != text {
-		return fmt.Errorf("%w: %.80q", ErrNotPeer, owner)
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil { // a name is a peer only if it is listed itself
-		for _, m := range p.names {
-			if strings.EqualFold(host, m.host) && uint16(port) == m.port {
-				return nil
-			}
-		}
-		return fmt.Errorf("%w: %.80q", ErrNotPeer, owner)
-	}
-	if addr.Zone() != "" || addr != addr.Unmap() || addr.String() != host { // one peer, one text
-		return fmt.Errorf("%w: %.80q", ErrNotPeer, owner)
-	}
-	for _, r := range p.ranges {
-		if r.port == uint16(port) && r.prefix.Contains(addr) {
-			return nil
-		}
+	if slices.Contains(p.exact, owner) || slices.ContainsFunc(p.ranges, func(r addrRange) bool { return r.port == a.port && r.prefix.Contains(a.ip) }) {
+		return nil
 	}
 	var failed error
 	for _, m := range p.names {
-		if m.port != uint16(port) {
+		if m.port != a.port {
 			continue
 		}
-		addrs, err := m.lookup(ctx, n.cfg.Lookup, func(known []netip.Addr) bool { return slices.Contains(known, addr) })
-		if slices.Contains(addrs, addr) {
+		addrs, err := n.lookup(ctx, m, func(known []netip.Addr) bool { return slices.Contains(known, a.ip) })
+		if slices.Contains(addrs, a.ip) {
 			return nil
 		}
 		if err != nil {
@@ -178,22 +221,33 @@ func (n *Node) check(ctx context.Context, owner string) error {
 }
 
 // lookup returns the addresses behind the name. enough says whether those of the last
-// answer will do although it is not old yet. When DNS fails, the last answer stays.
-func (m *name) lookup(ctx context.Context, ask func(context.Context, string) ([]netip.Addr, error), enough func([]netip.Addr) bool) ([]netip.Addr, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	age := time.Since(m.asked)
-	if !m.asked.IsZero() && (age < nameLife && enough(m.addrs) || age < nameLeast) {
-		return m.addrs, nil
+// answer will do although it is not old yet. When DNS fails, the last answer stays. DNS
+// gets half the time of a dial, so that the other half is left to use that answer.
+func (n *Node) lookup(ctx context.Context, m *name, enough func([]netip.Addr) bool) ([]netip.Addr, error) {
+	select {
+	case m.asking <- struct{}{}:
+		defer func() { <-m.asking }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	addrs, err := ask(ctx, m.host)
+	if age := time.Since(m.asked); !m.asked.IsZero() && (age < nameLeast || age < nameLife && m.err == nil && enough(m.addrs)) {
+		return m.addrs, m.err
+	}
+	patience := n.cfg.DialTimeout / 2
+	asking, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer of DNS within %v", patience))
+	defer cancel()
+	addrs, err := n.cfg.Lookup(asking, m.host)
 	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
 		addrs, err = nil, nil // a headless Service without a ready pod
 	}
 	if err != nil {
+		err = because(asking, err)
+		if ctx.Err() == nil { // otherwise it says nothing of DNS
+			m.asked, m.err = time.Now(), err
+		}
 		return m.addrs, err
 	}
-	m.asked, m.addrs = time.Now(), nil
+	m.asked, m.err, m.addrs = time.Now(), nil, nil
 	for _, a := range addrs {
 		m.addrs = append(m.addrs, a.Unmap().WithZone(""))
 	}
@@ -206,18 +260,25 @@ func (m *name) lookup(ctx context.Context, ask func(context.Context, string) ([]
 func (n *Node) List(ctx context.Context) (peers []string, complete bool) {
 	p := n.cfg.Peers
 	complete = len(p.ranges) == 0
-	peers = slices.Clone(p.exact)
-	for _, m := range p.names {
-		addrs, err := m.lookup(ctx, n.cfg.Lookup, func([]netip.Addr) bool { return true })
+	named := func(m *name) (all []string) {
+		addrs, err := n.lookup(ctx, m, func([]netip.Addr) bool { return true })
 		if err != nil {
 			n.cfg.Logger.Warn("peers cannot be looked up", "name", m.host, "error", err)
 			complete = false
 		}
 		for _, a := range addrs {
-			peers = append(peers, netip.AddrPortFrom(a, m.port).String())
+			all = append(all, netip.AddrPortFrom(a, m.port).String())
 		}
+		return all
+	}
+	peers = slices.Clone(p.exact)
+	for _, m := range p.names {
+		peers = append(peers, named(m)...)
+	}
+	own := []string{n.cfg.Address}
+	if n.own != nil && len(p.names) > 0 { // a name among names, as in a StatefulSet
+		own = append(own, named(n.own)...)
 	}
 	slices.Sort(peers)
-	peers = slices.Compact(peers)
-	return slices.DeleteFunc(peers, func(s string) bool { return s == n.cfg.Address }), complete
+	return slices.DeleteFunc(slices.Compact(peers), func(s string) bool { return slices.Contains(own, s) }), complete
 }
