@@ -57,7 +57,9 @@
 // An owner's address is dialled only if the configuration lists it, by address, by range,
 // or by a DNS name that resolves to it, and with the node port. That a token is sealed
 // with our key is not enough: a key that leaked must not turn the relay into a way to
-// dial anything (websocketbridge's tokens do: they can be forged).
+// dial anything (websocketbridge's tokens do: they can be forged). Nor is DNS asked for a
+// name that is not listed. An address has one way to be written, and no other is a
+// peer's: what was checked is what is dialled.
 //
 // # Hops
 //

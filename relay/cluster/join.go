@@ -25,6 +25,7 @@ func (a *Answer) Join(ctx context.Context, c net.Conn, head []byte) (toDevice, t
 	wg.Go(func() { toDevice = f.copy(c, a.conn, a.head) })
 	toOwner = f.copy(a.conn, c, head)
 	wg.Wait()
+	f.lingers.Stop()
 	c.Close()
 	a.conn.Close()
 	return toDevice, toOwner
@@ -33,8 +34,8 @@ func (a *Answer) Join(ctx context.Context, c net.Conn, head []byte) (toDevice, t
 type forward struct {
 	ends [2]net.Conn
 
-	mu    sync.Mutex // guards the one below
-	ended bool       // a direction has ended, and deadlines are set
+	ended   sync.Once // a direction has
+	lingers *time.Timer
 }
 
 // copy passes head and then all of src on to dst, and its end.
@@ -49,7 +50,9 @@ func (f *forward) copy(dst, src net.Conn, head []byte) (passed int64) {
 		n, _ := copyBytes(dst, src) // a failure is an end: each side learns from the other's
 		passed += n
 	}
-	f.linger() // first: CloseWrite of TLS has to write, and may have to wait for that
+	// First, because CloseWrite of TLS has to write, and may have to wait for that. Not a
+	// deadline, because it sets its own.
+	f.ended.Do(func() { f.lingers = time.AfterFunc(Linger, f.cut) })
 	if c, ok := dst.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite()
 	} else {
@@ -58,20 +61,7 @@ func (f *forward) copy(dst, src net.Conn, head []byte) (passed int64) {
 	return passed
 }
 
-// linger gives the other direction its time.
-func (f *forward) linger() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ended {
-		return
-	}
-	f.ended = true
-	for _, c := range f.ends {
-		c.SetDeadline(time.Now().Add(Linger))
-	}
-}
-
-// cut ends both directions now. A deadline would not do: CloseWrite of TLS sets another.
+// cut ends both directions now.
 func (f *forward) cut() {
 	for _, c := range f.ends {
 		below(c).Close()
