@@ -66,7 +66,7 @@ func TestAskUnreachable(t *testing.T) {
 
 // against has a node ask whoever do plays, over TLS or not, and returns what do's end
 // got besides what do has read.
-func against(t *testing.T, c *tls.Config, ctx context.Context, do func(c net.Conn)) (a *cluster.Answer, err error, got []byte) {
+func against(t *testing.T, c *tls.Config, ctx context.Context, do func(c net.Conn)) (a *cluster.Answer, got []byte, err error) {
 	t.Helper()
 	near, far := net.Pipe()
 	n := node(t, func(cfg *cluster.Config) {
@@ -95,7 +95,7 @@ func against(t *testing.T, c *tls.Config, ctx context.Context, do func(c net.Con
 	if err != nil && strings.Contains(err.Error(), secret) {
 		t.Errorf("the token is in the error: %v", err)
 	}
-	return a, err, got
+	return a, got, err
 }
 
 // A stranger at a peer's address never sees the request.
@@ -115,7 +115,7 @@ func TestAskStranger(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			both(t, func(t *testing.T, c *tls.Config) {
 				began := time.Now()
-				_, err, got := against(t, c, t.Context(), do)
+				_, got, err := against(t, c, t.Context(), do)
 				if !errors.Is(err, cluster.ErrProof) {
 					t.Error(err)
 				}
@@ -185,7 +185,7 @@ func TestAskAnswers(t *testing.T) {
 					return // megabytes through TLS, and nothing new
 				}
 				began := time.Now()
-				a, err, _ := against(t, cfg, t.Context(), peer(t, c.do))
+				a, _, err := against(t, cfg, t.Context(), peer(t, c.do))
 				switch took := time.Since(began); {
 				case took > cluster.AnswerTimeout:
 					t.Errorf("took %v", took)
@@ -277,9 +277,9 @@ func TestAskCancelled(t *testing.T) {
 						cfg.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 					}).Ask(ctx, ownerAddr, accept(t))
 				case "hello":
-					_, err, _ = against(t, c, ctx, func(net.Conn) { <-ctx.Done() })
+					_, _, err = against(t, c, ctx, func(net.Conn) { <-ctx.Done() })
 				default:
-					_, err, _ = against(t, c, ctx, do(t))
+					_, _, err = against(t, c, ctx, do(t))
 				}
 				if !errors.Is(err, gone) {
 					t.Error(err)

@@ -226,3 +226,12 @@ func TestTLSManInTheMiddle(t *testing.T) {
 		}
 	}
 }
+
+// Without an authority package x509 would take the system's: any certificate of the web.
+func TestMutualTLSNoAuthority(t *testing.T) {
+	ca := newAuthority(t, "ours")
+	err := identity(ca.issue(t, time.Hour), nil).VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{ca.cert}})
+	if err == nil || !strings.Contains(err.Error(), "there is no authority") {
+		t.Error(err)
+	}
+}
