@@ -13,10 +13,7 @@ import (
 	"time"
 
 	"websocketbridge/deviceagent"
-	"websocketbridge/relay"
-	"websocketbridge/relay/auth"
 	"websocketbridge/relay/client"
-	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 	"websocketbridge/signaler/fake"
 )
@@ -33,11 +30,17 @@ type demo struct {
 	log  *slog.Logger
 	hub  hubMode
 
-	// What tests break.
+	nodes int // of the relay, 1 to maxNodes
+
+	// What tests change.
 	faults   fake.Faults
-	dialBack time.Duration    // 0: the relay's default
-	page     http.HandlerFunc // nil: the device's page
+	dialBack time.Duration                    // 0: the relay's default
+	page     http.HandlerFunc                 // nil: the device's page
+	turns    func(backends []string) []string // whose turn it is at the front; nil: one after the other
 }
+
+// A starter runs one part of the picture; if it fails, everything ends.
+type starter func(name string, run func(context.Context) error)
 
 // run builds the picture from right to left, then fetches a page through it.
 func (d *demo) run(told context.Context) error {
@@ -45,7 +48,6 @@ func (d *demo) run(told context.Context) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel(nil)
-	// start runs one part of the picture; if it fails, everything ends.
 	start := func(name string, run func(context.Context) error) {
 		parts.Go(func() {
 			if err := run(ctx); err != nil {
@@ -81,30 +83,10 @@ func (d *demo) run(told context.Context) error {
 	}
 	start("agent", agent.Run)
 
-	// The relay.
-	public, err := net.Listen("tcp", "127.0.0.1:0")
+	relay, err := d.startRelay(start, hub, tl)
 	if err != nil {
 		return err
 	}
-	key, keys, err := newKey()
-	if err != nil {
-		return err
-	}
-	ring, err := token.NewRing(token.NewKey())
-	if err != nil {
-		return err
-	}
-	relayURL := "ws://" + public.Addr().String()
-	node, err := relay.New(relay.Config{
-		PublicURL: relayURL, Signaler: &timedSignaler{hub, tl, d.hub.via()}, Keys: ring, Auth: keys,
-		Drain: -1, DialBack: d.dialBack, Logger: d.log.With("part", "relay"),
-	})
-	if err != nil {
-		return err
-	}
-	start("relay", func(ctx context.Context) error {
-		return node.Run(ctx, relay.Listeners{Public: &timedListener{public, tl}})
-	})
 	if err := hub.online(ctx, device); err != nil {
 		return ended(told, ctx, err)
 	}
@@ -114,13 +96,15 @@ func (d *demo) run(told context.Context) error {
 	if err != nil {
 		return err
 	}
-	up := make(chan struct{})
-	var upOnce sync.Once
-	link := client.NewLink(client.Config{URL: relayURL, APIKey: key}, client.Request{Device: device, Targets: []string{"web"}}, false,
+	up := make(chan string, 1) // the bridge's ID
+	link := client.NewLink(client.Config{URL: relay.url, APIKey: relay.key}, client.Request{Device: device, Targets: []string{"web"}}, false,
 		func(e client.Event) {
 			if e.Session != nil {
 				tl.mark("requester", "gets its 101: bridge "+e.Session.BridgeID+" is open")
-				upOnce.Do(func() { close(up) })
+				select {
+				case up <- e.Session.BridgeID:
+				default: // again, after the first was killed
+				}
 			}
 		})
 	tl.begin()
@@ -136,7 +120,8 @@ func (d *demo) run(told context.Context) error {
 		})
 	})
 	page := "http://" + local.Addr().String() + "/"
-	if err := d.fetch(ctx, tl, page, up); err != nil {
+	bridge, err := d.fetch(ctx, tl, page, up)
+	if err != nil {
 		select {
 		case why := <-refused: // better than "connection reset"
 			err = why
@@ -144,12 +129,12 @@ func (d *demo) run(told context.Context) error {
 		}
 		return ended(told, ctx, err)
 	}
-	fmt.Fprintf(d.out, story, device, tl)
+	tl.end()
+	fmt.Fprint(d.out, story(d.nodes, tl))
 	if d.once {
 		return nil
 	}
-	fmt.Fprintf(d.out, next, page, relayURL, key, device, device, device)
-	fmt.Fprint(d.out, hub.more)
+	fmt.Fprint(d.out, next(page, relay, bridge), hub.more)
 	<-ctx.Done()
 	return ended(told, ctx, nil)
 }
@@ -166,77 +151,36 @@ func ended(told, ctx context.Context, err error) error {
 	return err
 }
 
-const story = `A page of device %s, fetched through a relay. The relay cannot connect to the device;
-it can only have the hub hand it a signal, and then the device dials the relay:
-
-  requester ──► relay ◄── device ──► its web server
-                  └── hub ──┘
-
-%s
-`
-
-// next is what a newcomer can paste. Every line of it is run by a test.
-const next = `Now try it yourself; all of this stays up until Ctrl-C. The same page again:
-
-  curl %s
-
-Or with the real command, from another terminal in this directory. First where the
-relay is, and a key for it:
-
-  export BRIDGE_RELAY=%s
-  export BRIDGE_API_KEY=%s
-
-A pipe to a target of the device, as ssh uses it, and a tunnel to its web server: open
-the address that it prints in a browser, and end it with Ctrl-C:
-
-  echo hello | go run ./relay/cmd/bridge stdio %s echo
-  go run ./relay/cmd/bridge tunnel %s web
-
-And what a no looks like. The device does not allow ssh; nobody knows the other device:
-
-  go run ./relay/cmd/bridge stdio %s ssh
-  go run ./relay/cmd/bridge stdio pump-8 echo
-`
-
-// fetch gets the page once the tunnel is up, and checks that it is the device's.
-func (d *demo) fetch(ctx context.Context, tl *timeline, url string, up <-chan struct{}) error {
+// fetch gets the page once the tunnel is up, and checks that it is the device's. It
+// returns the ID of the bridge.
+func (d *demo) fetch(ctx context.Context, tl *timeline, url string, up <-chan string) (bridge string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no page within %v", patience))
 	defer cancel()
 	select {
-	case <-up:
+	case bridge = <-up:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return "", context.Cause(ctx)
 	}
 	tl.mark("requester", "asks for "+url+", a local port: a stream in the bridge")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // straight there: no proxy
 	resp, err := c.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return err
+		return "", err
 	}
 	tl.mark("requester", fmt.Sprintf("gets %s, %d bytes of the device's page", resp.Status, len(body)))
 	if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "device "+device) {
-		return fmt.Errorf("the page is not the device's: %s %q", resp.Status, body)
+		return "", fmt.Errorf("the page is not the device's: %s %q", resp.Status, body)
 	}
-	return nil
-}
-
-func newKey() (string, *auth.Keys, error) {
-	key := auth.NewAPIKey()
-	hash, err := auth.HashKey(key)
-	if err != nil {
-		return "", nil, err
-	}
-	keys, err := auth.ParseKeys("quickstart " + hash)
-	return key, keys, err
+	return bridge, nil
 }
 
 func (d *demo) serveWeb(ctx context.Context, ln net.Listener) error {

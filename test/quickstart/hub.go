@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"strconv"
 
 	"websocketbridge/deviceagent"
@@ -57,17 +58,19 @@ func (m hubMode) via() string {
 
 // aHub is both ends of the way a signal takes.
 type aHub struct {
-	signaler.Signaler
-	source deviceagent.SignalSource
-	online func(ctx context.Context, deviceID string) error // waits for it
-	more   string                                           // what to try with this hub
+	// signaler makes one for a node: as processes of their own, no two would share one.
+	signaler func(start starter, log *slog.Logger) (signaler.Signaler, error)
+	source   deviceagent.SignalSource
+	online   func(ctx context.Context, deviceID string) error // waits for it
+	more     string                                           // what to try with this hub
 }
 
 // makeHub makes the hub of d.hub. start runs its parts.
-func (d *demo) makeHub(start func(name string, run func(context.Context) error)) (*aHub, error) {
+func (d *demo) makeHub(start starter) (*aHub, error) {
 	if d.hub == fakeMode {
 		h := fake.New(fake.Config{})
-		return &aHub{Signaler: h, source: h.Source(device), online: h.WaitOnline}, h.SetFaults(d.faults)
+		same := func(starter, *slog.Logger) (signaler.Signaler, error) { return h, nil } // it is the hub itself
+		return &aHub{signaler: same, source: h.Source(device), online: h.WaitOnline}, h.SetFaults(d.faults)
 	}
 	e, err := emulator.New(emulator.Config{Devices: []emulator.Device{{ID: device}}, Logger: d.log.With("part", "hub")})
 	if err != nil {
@@ -93,7 +96,7 @@ func (d *demo) makeHub(start func(name string, run func(context.Context) error))
 	}
 	out := &aHub{source: source, more: fmt.Sprintf(hubMore, e.HostName(), e.MQTTAddr(), e.AMQPAddr(), e.HTTPSAddr())}
 
-	// The relay has a key of the policy service.
+	// The nodes have a key of the policy service.
 	policy, err := sas.ParseConnectionString(e.ServiceConnectionString("service"))
 	if err != nil {
 		return nil, err
@@ -103,22 +106,23 @@ func (d *demo) makeHub(start func(name string, run func(context.Context) error))
 		return nil, err
 	}
 	listens := emulator.ListenMessages
-	switch d.hub {
-	case methodMode:
-		listens = emulator.ListenMethods
-		out.Signaler, err = method.New(method.Config{HostName: policy.HostName, Addr: e.HTTPSAddr(), Credential: cred, TLS: trust, Logger: d.log.With("part", "relay")})
-	default:
-		var s *c2d.Signaler
-		s, err = c2d.New(c2d.Config{HostName: policy.HostName, Addr: e.AMQPAddr(), Credential: cred, TLS: trust, Logger: d.log.With("part", "relay")})
+	out.signaler = func(start starter, log *slog.Logger) (signaler.Signaler, error) {
+		s, err := c2d.New(c2d.Config{HostName: policy.HostName, Addr: e.AMQPAddr(), Credential: cred, TLS: trust, Logger: log})
 		if err == nil {
 			start("signaler", s.Run)
 		}
-		out.Signaler = s
+		return s, err
+	}
+	if d.hub == methodMode {
+		listens = emulator.ListenMethods
+		out.signaler = func(_ starter, log *slog.Logger) (signaler.Signaler, error) {
+			return method.New(method.Config{HostName: policy.HostName, Addr: e.HTTPSAddr(), Credential: cred, TLS: trust, Logger: log})
+		}
 	}
 	out.online = func(ctx context.Context, id string) error {
 		return e.WaitListening(ctx, cmp.Or(id, device), "", listens)
 	}
-	return out, err
+	return out, nil
 }
 
 const hubMore = `

@@ -11,11 +11,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -32,44 +30,88 @@ func TestMain(m *testing.M) {
 }
 
 // The hops in the order in which they must be told.
-var hops = []string{
-	"requester  asks: GET /bridge/connect?deviceId=pump-7",
-	"relay      hands the hub a signal for pump-7",
-	"device     gets the signal from the hub",
-	"device     dials the relay back: GET /bridge/accept",
-	"requester  gets its 101: bridge ",
-	"requester  asks for http://127.0.0.1:",
-	"device     connects its target web, 127.0.0.1:",
-	"requester  gets 200 OK, ",
-}
+var (
+	hopsOfOne = []string{
+		"requester  asks: GET /bridge/connect?deviceId=pump-7",
+		"relay      hands the hub a signal for pump-7",
+		"device     gets the signal from the hub",
+		"device     dials the relay back: GET /bridge/accept",
+		"requester  gets its 101: bridge ",
+		"requester  asks for http://127.0.0.1:",
+		"device     connects its target web, 127.0.0.1:",
+		"requester  gets 200 OK, ",
+	}
+	hopsOfMany = []string{
+		"requester  asks: GET /bridge/connect?deviceId=pump-7",
+		"front      gives it to node 1\n",
+		"node 1     owns the bridge, and hands the hub a signal for pump-7",
+		"device     gets the signal from the hub",
+		"device     dials the relay back: GET /bridge/accept",
+		"front      gives it to node 2\n",
+		"node 2     reads in the token that node 1 owns the bridge, and passes it on to its node port, 127.0.0.1:",
+		"node 1     has the other node's proof",
+		"node 1     joins the device with the requester",
+		"requester  gets its 101: bridge ",
+		"requester  asks for http://127.0.0.1:",
+		"device     connects its target web, 127.0.0.1:",
+		"requester  gets 200 OK, ",
+	}
+)
 
-func TestOnce(t *testing.T) {
-	var out, log bytes.Buffer
-	began := time.Now()
-	if err := run(context.Background(), []string{"-once", "-v"}, &out, &log); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	rest := out.String()
-	for _, hop := range hops {
-		_, after, ok := strings.Cut(rest, hop)
-		if !ok {
-			t.Errorf("%q is not there, or too early:\n%s", hop, &out)
-		}
-		rest = after
+var aMoment = regexp.MustCompile(`(?m)^ +(\d+\.\d) ms  (.*)$`)
+
+// checkHops wants these in out, and no others.
+func checkHops(t *testing.T, out string, hops []string) {
+	t.Helper()
+	told := aMoment.FindAllStringSubmatch(out, -1)
+	if len(told) != len(hops) {
+		t.Errorf("%d hops are told, want %d:\n%s", len(told), len(hops), out)
+		return
 	}
 	last := -1.0
-	for _, m := range regexp.MustCompile(`(?m)^ +(\d+\.\d) ms  `).FindAllStringSubmatch(out.String(), -1) {
+	for i, m := range told {
+		if !strings.HasPrefix(m[2]+"\n", hops[i]) {
+			t.Errorf("hop %d: got %q, want %q", i, m[2], hops[i])
+		}
 		var ms float64
 		if _, err := fmt.Sscan(m[1], &ms); err != nil || ms < last {
 			t.Errorf("%s ms after %.1f ms", m[1], last)
 		}
 		last = ms
 	}
-	if last < 0 {
-		t.Error("no times")
+}
+
+func TestOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		args    []string
+		hops    []string
+		picture []string
+	}{
+		{"as it is", nil, hopsOfMany, []string{"a relay of 2 nodes", "├──► node 1 ──┬── hub ──┘\n", "└──► node 2 ──┘\n"}},
+		{"one node", []string{"-nodes", "1"}, hopsOfOne, []string{"through a relay. The", "requester ──► relay ◄── device"}},
+		{"three nodes", []string{"-nodes=3"}, hopsOfMany,
+			[]string{"a relay of 3 nodes", "├──► node 1 ──┬── hub ──┘\n", "├──► node 2 ──┤\n", "└──► node 3 ──┘\n"}},
+		{"nine nodes", []string{"-nodes", "9"}, hopsOfMany, []string{"a relay of 9 nodes", "├──► node 8 ──┤\n", "└──► node 9 ──┘\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { testOnce(t, tt.args, tt.hops, tt.picture) })
+	}
+}
+
+func testOnce(t *testing.T, args, hops, picture []string) {
+	var out, log bytes.Buffer
+	began := time.Now()
+	if err := run(context.Background(), append(args, "-once", "-v"), &out, &log); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	checkHops(t, out.String(), hops)
+	for _, want := range picture {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
 	}
 	if strings.Contains(out.String(), "curl") {
 		t.Error("-once tells what to try, and is not there any more")
@@ -90,30 +132,66 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-func TestHub(t *testing.T) {
-	for arg, want := range map[string]string{
-		"-hub":        "with the address to dial back, as a cloud-to-device message by AMQP\n",
-		"-hub=method": "with the address to dial back, as a direct method by HTTPS\n",
-		"-hub=false":  "with the address to dial back\n",
+// What it tells is what happens: a device that reaches the owner is not passed on.
+func TestTurns(t *testing.T) {
+	first := func(backends []string) []string { return backends[:1] }
+	swapped := func(backends []string) []string { return []string{backends[1], backends[0]} }
+	atOwner := append(append(slices.Clone(hopsOfMany[:5]), hopsOfMany[1]), hopsOfMany[8:]...)
+	var otherWay []string
+	for _, hop := range hopsOfMany {
+		otherWay = append(otherWay, strings.NewReplacer("node 1", "node 2", "node 2", "node 1").Replace(hop))
+	}
+	for name, tt := range map[string]struct {
+		turns func([]string) []string
+		hops  []string
+	}{
+		"all reach node 1":      {first, atOwner},
+		"the requester, node 2": {swapped, otherWay},
 	} {
-		var out, log bytes.Buffer
-		if err := run(context.Background(), []string{"-once", arg, "-v"}, &out, &log); err != nil {
-			t.Errorf("%s: %v\n%s", arg, err, &log)
-			continue
-		}
-		if !strings.Contains(out.String(), want) || !strings.Contains(out.String(), hops[len(hops)-1]) {
-			t.Errorf("%s: no %q in\n%s", arg, want, &out)
-		}
-		for _, secret := range []string{"SharedAccess", "bridgeToken"} {
-			if strings.Contains(out.String()+log.String(), secret) {
-				t.Errorf("%s: %s is printed", arg, secret)
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			d := demo{out: &out, once: true, log: slog.New(slog.DiscardHandler), nodes: 2, turns: tt.turns}
+			if err := d.run(context.Background()); err != nil {
+				t.Fatal(err)
 			}
-		}
+			checkHops(t, out.String(), tt.hops)
+		})
+	}
+}
+
+func TestHub(t *testing.T) {
+	const signal = "with the address to dial back"
+	for _, tt := range []struct {
+		args []string
+		want string
+		hops []string
+	}{
+		{[]string{"-hub"}, signal + ", as a cloud-to-device message by AMQP\n", hopsOfMany},
+		{[]string{"-hub=method"}, signal + ", as a direct method by HTTPS\n", hopsOfMany},
+		{[]string{"-hub=false"}, signal + "\n", hopsOfMany},
+		{[]string{"-hub", "-nodes=1"}, signal + ", as a cloud-to-device message by AMQP\n", hopsOfOne},
+		{[]string{"-hub=method", "-nodes=3"}, signal + ", as a direct method by HTTPS\n", hopsOfMany},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			var out, log bytes.Buffer
+			if err := run(context.Background(), append(tt.args, "-once", "-v"), &out, &log); err != nil {
+				t.Fatalf("%v\n%s", err, &log)
+			}
+			checkHops(t, out.String(), tt.hops)
+			if !strings.Contains(out.String(), tt.want) {
+				t.Errorf("no %q in\n%s", tt.want, &out)
+			}
+			for _, secret := range []string{"SharedAccess", "bridgeToken"} {
+				if strings.Contains(out.String()+log.String(), secret) {
+					t.Errorf("%s is printed", secret)
+				}
+			}
+		})
 	}
 }
 
 func TestArguments(t *testing.T) {
-	for _, args := range [][]string{{"-nope"}, {"-hub=amqp"}, {"-once", "more"}, {"-once=perhaps"}} {
+	for _, args := range [][]string{{"-nope"}, {"-hub=amqp"}, {"-once", "more"}, {"-once=perhaps"}, {"-nodes=0"}, {"-nodes", "10"}, {"-nodes=-1"}, {"-nodes=two"}, {"-nodes"}} {
 		var out bytes.Buffer
 		err := run(context.Background(), args, &out, &out)
 		if err == nil || !strings.Contains(err.Error(), "go run ./test/quickstart -once") || out.Len() > 0 {
@@ -148,7 +226,7 @@ func TestBroken(t *testing.T) {
 			t.Parallel()
 			var out bytes.Buffer
 			d := tt.demo
-			d.out, d.once, d.log = &out, true, slog.New(slog.DiscardHandler)
+			d.out, d.once, d.log, d.nodes = &out, true, slog.New(slog.DiscardHandler), 2
 			err := d.run(context.Background())
 			if err == nil || !strings.Contains(err.Error(), tt.want) || out.Len() > 0 {
 				t.Errorf("got %v, want %q; printed %q", err, tt.want, &out)
@@ -159,162 +237,12 @@ func TestBroken(t *testing.T) {
 
 // Ctrl-C at any time is a clean end, also before the page.
 func TestCancelled(t *testing.T) {
-	d := demo{out: io.Discard, log: slog.New(slog.DiscardHandler), faults: fake.Faults{Hang: true}}
+	d := demo{out: io.Discard, log: slog.New(slog.DiscardHandler), nodes: 2, faults: fake.Faults{Hang: true}}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan error)
 	go func() { ended <- d.run(ctx) }()
 	cancel(errors.New("interrupt signal received")) // the cause that signal.NotifyContext gives
 	if err := <-ended; err != nil {
 		t.Error(err)
-	}
-}
-
-// process is the quickstart as a newcomer starts it.
-type process struct {
-	cmd *exec.Cmd
-
-	mu   sync.Mutex // guards both
-	text strings.Builder
-	more chan struct{}
-}
-
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.more != nil {
-		close(p.more)
-		p.more = nil
-	}
-	return p.text.Write(b)
-}
-
-// wait returns the output once it matches.
-func (p *process) wait(t *testing.T, re string) string {
-	t.Helper()
-	late := time.After(30 * time.Second)
-	for {
-		p.mu.Lock()
-		if p.more == nil {
-			p.more = make(chan struct{})
-		}
-		text, more := p.text.String(), p.more
-		p.mu.Unlock()
-		if regexp.MustCompile(re).MatchString(text) {
-			return text
-		}
-		select {
-		case <-more:
-		case <-late:
-			t.Fatalf("no %q in:\n%s", re, text)
-		}
-	}
-}
-
-// startProcess runs cmd in a process group of its own, which go run needs: it
-// does not pass signals on.
-func startProcess(t *testing.T, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{cmd: cmd}
-	cmd.Stdout, cmd.Stderr = p, p
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if cmd.ProcessState == nil {
-			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			cmd.Wait()
-		}
-	})
-	return p
-}
-
-// Every command that it prints works as it was pasted, in a shell at the root of
-// the repository.
-func TestPrintedCommands(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "QUICKSTART_MAIN=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	qs := startProcess(t, cmd)
-	text := qs.wait(t, "stdio pump-8 echo\n")
-	_, text, _ = strings.Cut(text, "Now try it yourself")
-	var exports string
-	met := 0
-	for _, m := range regexp.MustCompile(`(?m)^  (\w.*)$`).FindAllStringSubmatch(text, -1) {
-		line := m[1]
-		met++
-		script := exports + line
-		switch {
-		case strings.HasPrefix(line, "export "):
-			exports += line + "\n"
-			continue
-		case strings.HasPrefix(line, "curl "):
-			if _, err := exec.LookPath("curl"); err != nil { // a browser does as well
-				get(t, strings.TrimPrefix(line, "curl "))
-				continue
-			}
-			check(t, script, 0, "Hello from device pump-7")
-		case strings.Contains(line, "tunnel"):
-			p := startProcess(t, shell(script))
-			out := p.wait(t, `127\.0\.0\.1:\d+ -> web`)
-			get(t, "http://"+regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(out))
-			syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT) // Ctrl-C reaches the whole group
-			p.cmd.Wait()
-		case strings.HasSuffix(line, "stdio pump-7 echo"):
-			check(t, script, 0, "hello\n")
-		case strings.HasSuffix(line, "stdio pump-7 ssh"):
-			check(t, script, 1, `target "ssh" is not on this device's list`) // go run's own exit code
-		case strings.HasSuffix(line, "stdio pump-8 echo"):
-			check(t, script, 1, `the hub does not know device "pump-8"`)
-		default:
-			t.Errorf("no test runs %q", line)
-		}
-	}
-	if met != 7 {
-		t.Errorf("%d commands are printed, want 7:\n%s", met, text)
-	}
-	syscall.Kill(qs.cmd.Process.Pid, syscall.SIGINT)
-	if err := qs.cmd.Wait(); err != nil {
-		t.Errorf("Ctrl-C: %v", err)
-	}
-	if out := qs.text.String(); strings.Contains(out, "quickstart:") || strings.Contains(out, "DATA RACE") {
-		t.Errorf("at the end:\n%s", out)
-	}
-}
-
-func shell(script string) *exec.Cmd {
-	cmd := exec.Command("sh", "-ec", script)
-	cmd.Dir = "../.."
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "BRIDGE_") {
-			cmd.Env = append(cmd.Env, e)
-		}
-	}
-	return cmd
-}
-
-func check(t *testing.T, script string, exit int, want string) {
-	t.Helper()
-	cmd := shell(script)
-	out, _ := cmd.CombinedOutput()
-	if got := cmd.ProcessState.ExitCode(); got != exit || !strings.Contains(string(out), want) {
-		t.Errorf("%s\nexit code %d, want %d; want %q in:\n%s", script, got, exit, want, out)
-	}
-}
-
-func get(t *testing.T, url string) {
-	t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
-	resp, err := c.Get(url)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer resp.Body.Close()
-	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), "Hello from device pump-7") {
-		t.Errorf("%s: %s %q", url, resp.Status, b)
 	}
 }

@@ -15,11 +15,23 @@ import (
 
 // timeline collects what happened when.
 type timeline struct {
-	mu       sync.Mutex // guards all below
-	start    time.Time
-	lines    []moment
-	signaled bool // the device has the signal: who dials the relay next is the device
+	mu    sync.Mutex // guards all below
+	start time.Time
+	lines []moment
+	over  bool
+
+	// Who is the next to connect to the relay's address, and to a node behind the
+	// front. Later ones are the user's.
+	atEntrance, atNode visitor
 }
+
+type visitor int
+
+const (
+	theUser visitor = iota
+	theRequester
+	theDevice
+)
 
 type moment struct {
 	at        time.Duration
@@ -30,12 +42,38 @@ func (t *timeline) begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.start = time.Now()
+	t.atEntrance, t.atNode = theRequester, theRequester
+}
+
+// end makes later marks void.
+func (t *timeline) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+}
+
+// signaled: the device has the signal, so who dials the relay next is the device.
+func (t *timeline) signaled() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.atEntrance, t.atNode = theDevice, theDevice
+}
+
+// entered returns who has connected at a place.
+func (t *timeline) entered(place *visitor) visitor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v := *place
+	*place = theUser
+	return v
 }
 
 func (t *timeline) mark(who, what string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lines = append(t.lines, moment{time.Since(t.start), who, what})
+	if !t.over {
+		t.lines = append(t.lines, moment{time.Since(t.start), who, what})
+	}
 }
 
 // String is a table, in milliseconds since the requester asked.
@@ -53,12 +91,13 @@ func (t *timeline) String() string {
 
 type timedSignaler struct {
 	signaler.Signaler
-	tl  *timeline
-	via string
+	tl        *timeline
+	name      string // the node's
+	does, via string
 }
 
 func (s *timedSignaler) Signal(ctx context.Context, sig *signaler.Signal) error {
-	s.tl.mark("relay", "hands the hub a signal for "+sig.DeviceID+", with the address to dial back"+s.via)
+	s.tl.mark(s.name, s.does+" the hub a signal for "+sig.DeviceID+", with the address to dial back"+s.via)
 	return s.Signaler.Signal(ctx, sig)
 }
 
@@ -70,27 +109,21 @@ type timedSource struct {
 func (s *timedSource) Run(ctx context.Context, h signaler.Handler) error {
 	return s.SignalSource.Run(ctx, func(ctx context.Context, d signaler.Delivery) *signaler.Refusal {
 		s.tl.mark("device", "gets the signal from the hub, and checks it")
-		s.tl.mu.Lock()
-		s.tl.signaled = true
-		s.tl.mu.Unlock()
+		s.tl.signaled()
 		return h(ctx, d)
 	})
 }
 
-// timedListener sees what the relay's port sees: the requester's connection
+// timedEntrance sees what the relay's one address sees: the requester's connection
 // first, then the device's.
-type timedListener struct {
+type timedEntrance struct {
 	net.Listener
 	tl *timeline
 }
 
-func (l *timedListener) Accept() (net.Conn, error) {
+func (l *timedEntrance) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	l.tl.mu.Lock()
-	device := l.tl.signaled
-	l.tl.signaled = false // later ones are the user's
-	l.tl.mu.Unlock()
-	if err == nil && device {
+	if err == nil && l.tl.entered(&l.tl.atEntrance) == theDevice {
 		l.tl.mark("device", "dials the relay back: GET "+wire.PathAccept)
 	}
 	return c, err

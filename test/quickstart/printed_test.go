@@ -1,0 +1,203 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// process is the quickstart as a newcomer starts it.
+type process struct {
+	cmd *exec.Cmd
+
+	mu   sync.Mutex // guards both
+	text strings.Builder
+	more chan struct{}
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.more != nil {
+		close(p.more)
+		p.more = nil
+	}
+	return p.text.Write(b)
+}
+
+// wait returns the output once it matches.
+func (p *process) wait(t *testing.T, re string) string {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for {
+		p.mu.Lock()
+		if p.more == nil {
+			p.more = make(chan struct{})
+		}
+		text, more := p.text.String(), p.more
+		p.mu.Unlock()
+		if regexp.MustCompile(re).MatchString(text) {
+			return text
+		}
+		select {
+		case <-more:
+		case <-late:
+			t.Fatalf("no %q in:\n%s", re, text)
+		}
+	}
+}
+
+// startProcess runs cmd in a process group of its own, which go run needs: it
+// does not pass signals on.
+func startProcess(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd}
+	cmd.Stdout, cmd.Stderr = p, p
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			cmd.Wait()
+		}
+	})
+	return p
+}
+
+// Every command that it prints works as it was pasted, in a shell at the root of
+// the repository.
+func TestPrintedCommands(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), "QUICKSTART_MAIN=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	qs := startProcess(t, cmd)
+	text := qs.wait(t, `-X DELETE .*\n`)
+	_, text, _ = strings.Cut(text, "Now try it yourself")
+	var exports, first string // commands
+	var page string           // ID of its bridge
+	met := 0
+	for _, m := range regexp.MustCompile(`(?m)^  (\w.*)$`).FindAllStringSubmatch(text, -1) {
+		line := m[1]
+		met++
+		script := exports + line
+		switch {
+		case strings.HasPrefix(line, "export "):
+			exports += line + "\n"
+			continue
+		case strings.HasSuffix(line, "/bridges"):
+			page = listed(t, curl(t, line, `"state":"open"`))
+		case strings.Contains(line, "DELETE"):
+			curl(t, line, "204 No Content")
+			if id := path.Base(line); id != page {
+				t.Errorf("bridge %s is ended, and not that of the page, %s", id, page)
+			}
+			curl(t, first, hello)
+		case strings.HasPrefix(line, "curl "):
+			first = line
+			curl(t, line, hello)
+		case strings.Contains(line, "tunnel"):
+			p := startProcess(t, shell(script))
+			out := p.wait(t, `127\.0\.0\.1:\d+ -> web`)
+			get(t, "http://"+regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(out))
+			syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT) // Ctrl-C reaches the whole group
+			p.cmd.Wait()
+		case strings.HasSuffix(line, "stdio pump-7 echo"):
+			check(t, script, 0, "hello\n")
+		case strings.HasSuffix(line, "stdio pump-7 ssh"):
+			check(t, script, 1, `target "ssh" is not on this device's list`) // go run's own exit code
+		case strings.HasSuffix(line, "stdio pump-8 echo"):
+			check(t, script, 1, `the hub does not know device "pump-8"`)
+		default:
+			t.Errorf("no test runs %q", line)
+		}
+	}
+	if met != 9 {
+		t.Errorf("%d commands are printed, want 9:\n%s", met, text)
+	}
+	syscall.Kill(qs.cmd.Process.Pid, syscall.SIGINT)
+	if err := qs.cmd.Wait(); err != nil {
+		t.Errorf("Ctrl-C: %v", err)
+	}
+	if out := qs.text.String(); strings.Contains(out, "quickstart:") || strings.Contains(out, "DATA RACE") {
+		t.Errorf("at the end:\n%s", out)
+	}
+}
+
+func shell(script string) *exec.Cmd {
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = "../.."
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "BRIDGE_") {
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	return cmd
+}
+
+func check(t *testing.T, script string, exit int, want string) {
+	t.Helper()
+	cmd := shell(script)
+	out, _ := cmd.CombinedOutput()
+	if got := cmd.ProcessState.ExitCode(); got != exit || !strings.Contains(string(out), want) {
+		t.Errorf("%s\nexit code %d, want %d; want %q in:\n%s", script, got, exit, want, out)
+	}
+}
+
+const hello = "Hello from device pump-7"
+
+// curl runs a line that begins with curl, and returns what it prints.
+func curl(t *testing.T, line, want string) string {
+	t.Helper()
+	out, err := shell(line).Output()
+	if err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%s\n%v; want %q in:\n%s", line, err, want, out)
+	}
+	return string(out)
+}
+
+// listed checks a list of bridges that holds one only, which one node passes on to
+// the other, and returns its ID.
+func listed(t *testing.T, list string) string {
+	t.Helper()
+	var l struct {
+		Bridges []struct{ BridgeID, DeviceID, Node, Via string }
+		Missing map[string]string
+	}
+	if err := json.Unmarshal([]byte(list), &l); err != nil || len(l.Bridges) != 1 || len(l.Missing) > 0 {
+		t.Errorf("%v, or not one bridge: %s", err, list)
+		return ""
+	}
+	b := l.Bridges[0]
+	if b.DeviceID != "pump-7" || b.Node == "" || b.Via == "" || b.Via == b.Node {
+		t.Errorf("got %+v", b)
+	}
+	return b.BridgeID
+}
+
+func get(t *testing.T, url string) {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), hello) {
+		t.Errorf("%s: %s %q", url, resp.Status, b)
+	}
+}
