@@ -172,6 +172,7 @@ type forwards struct {
 
 	mu       sync.Mutex // guards all below, and the fields of each
 	draining bool
+	over     bool // no forward may be from now on
 	all      map[*forwarding]struct{}
 	changed  chan struct{} // closed and replaced when one goes
 	// spent are tokens whose owner has decided. It would refuse them again, but then
@@ -192,6 +193,9 @@ func (t *forwards) add(f *forwarding) error {
 	defer t.mu.Unlock()
 	if _, ok := t.spent[f.id]; ok {
 		return errGone
+	}
+	if t.over {
+		return errDraining
 	}
 	if len(t.all) >= t.max {
 		return fmt.Errorf("%w: the node forwards %d of at most %d bridges", errLimit, len(t.all), t.max)
@@ -222,6 +226,9 @@ func (t *forwards) open(f *forwarding, cut func()) (draining bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.opened, f.cut = true, cut
+	if t.over {
+		cut()
+	}
 	return t.draining
 }
 
@@ -258,10 +265,11 @@ func (t *forwards) left() (int, <-chan struct{}) {
 	return len(t.all), t.changed
 }
 
-// cutAll ends all without a word.
+// cutAll ends all without a word, and those that are about to open.
 func (t *forwards) cutAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.over = true
 	for f := range t.all {
 		f.cut()
 	}

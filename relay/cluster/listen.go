@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,21 +14,20 @@ import (
 const (
 	// proofTimeout is for TLS and proof of who dials the node port.
 	proofTimeout = 5 * time.Second
-	// maxProving is how many may be in that at once; others wait in the kernel's queue.
+	// maxProving is how many may be in that at once. One more throws the oldest out: a
+	// node needs a round trip or three, and whoever has taken longest is least likely one.
 	maxProving = 256
+	// complainEvery is how often strangers get a line in the log.
+	complainEvery = time.Minute
 	// acceptRetry is how long a lack of descriptors or memory is waited out.
 	acceptRetry = 100 * time.Millisecond
 )
-
-// keepAlive finds a peer that is gone while nobody has anything to say: 15 s of
-// silence and four probes 5 s apart are package ws's 35 s.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4}
 
 // Listen makes ln, the node port, hand out only connections of nodes that have proven
 // themselves. Strangers never reach HTTP. Close waits for what it has started.
 func (n *Node) Listen(ln net.Listener) net.Listener {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &listener{Listener: ln, node: n, ctx: ctx, cancel: cancel, proven: make(chan net.Conn), room: make(chan struct{}, maxProving)}
+	l := &listener{Listener: ln, node: n, ctx: ctx, cancel: cancel, proven: make(chan net.Conn)}
 	l.work.Go(l.acceptAll)
 	return l
 }
@@ -38,9 +38,13 @@ type listener struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	work   sync.WaitGroup
-	room   chan struct{}
 	proven chan net.Conn
 	err    error // why acceptAll ended; read after ctx has ended
+
+	mu         sync.Mutex // guards the three below
+	proving    list.List  // of net.Conn, the oldest first
+	complained time.Time
+	strangers  int // since then
 }
 
 // Accept implements net.Listener.
@@ -68,16 +72,14 @@ func (l *listener) Close() error {
 func (l *listener) acceptAll() {
 	defer l.cancel()
 	for {
-		select {
-		case l.room <- struct{}{}:
-		case <-l.ctx.Done():
-			return
-		}
 		c, err := l.Listener.Accept()
 		switch {
 		case err == nil:
-			l.work.Go(func() { l.admit(c) })
-			continue
+			leave := l.enter(c)
+			l.work.Go(func() {
+				defer leave()
+				l.admit(c)
+			})
 		case l.ctx.Err() != nil:
 			return
 		case errors.Is(err, net.ErrClosed): // by somebody else
@@ -87,13 +89,37 @@ func (l *listener) acceptAll() {
 			l.node.cfg.Logger.Warn("node port: accept", "error", err)
 			wait(l.ctx, acceptRetry)
 		}
-		<-l.room
 	}
+}
+
+// enter counts c among those that prove themselves, until leave is called.
+func (l *listener) enter(c net.Conn) (leave func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if oldest := l.proving.Front(); l.proving.Len() >= maxProving {
+		l.proving.Remove(oldest).(net.Conn).Close()
+	}
+	e := l.proving.PushBack(c)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.proving.Remove(e) // of no effect on one that was thrown out
+	}
+}
+
+// stranger tells of one that was refused, and now and then of how many.
+func (l *listener) stranger(from net.Addr, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.strangers++; !l.complained.IsZero() && time.Since(l.complained) < complainEvery {
+		return
+	}
+	l.node.cfg.Logger.Warn("node port: refused", "from", from.String(), "error", err, "refused", l.strangers)
+	l.complained, l.strangers = time.Now(), 0
 }
 
 // admit lets a connection prove itself and hands it out.
 func (l *listener) admit(raw net.Conn) {
-	defer func() { <-l.room }()
 	stop := context.AfterFunc(l.ctx, func() { raw.Close() })
 	raw.SetDeadline(time.Now().Add(proofTimeout))
 	if t, ok := raw.(*net.TCPConn); ok {
@@ -111,7 +137,7 @@ func (l *listener) admit(raw net.Conn) {
 	case err != nil:
 		raw.Close()
 		if !errors.Is(err, io.EOF) { // a load balancer's or a person's knock is none
-			l.node.cfg.Logger.Warn("node port: refused", "from", raw.RemoteAddr().String(), "error", err)
+			l.stranger(raw.RemoteAddr(), err)
 		}
 		return
 	}
