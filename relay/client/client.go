@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/wire"
@@ -46,7 +47,12 @@ type Session struct {
 	*session.Session
 	BridgeID string // for finding this bridge in the logs of the relay and the device
 
-	done chan struct{} // closed when Run has returned
+	draining chan struct{} // closed when the node has said that it drains
+	done     chan struct{} // closed when Run has returned
+
+	// For a Link.
+	left  chan struct{} // closed when it lends the session out no more
+	users int           // Opens and Forwards that it has made, and that have not ended; guarded by the Link's mu
 }
 
 // Dial opens a bridge and a session on it. ctx bounds the dialling only.
@@ -55,6 +61,8 @@ func Dial(ctx context.Context, cfg Config, req Request) (*Session, error) {
 		return nil, badRequest("%w", err)
 	}
 	cfg.Session.MaxStreams = cmp.Or(cfg.Session.MaxStreams, -1)
+	s := &Session{draining: make(chan struct{}), done: make(chan struct{}), left: make(chan struct{})}
+	cfg.Dialer.Config.OnPing = s.onPing(cfg.Dialer.Config.OnPing)
 	c, err := dial(ctx, cfg, req, wire.SessionV1)
 	if err != nil {
 		return nil, err
@@ -68,13 +76,33 @@ func Dial(ctx context.Context, cfg Config, req Request) (*Session, error) {
 		c.CloseNow()
 		return nil, err
 	}
-	s := &Session{Session: inner, BridgeID: c.Header().Get(wire.HeaderBridgeID), done: make(chan struct{})}
+	s.Session, s.BridgeID = inner, c.Header().Get(wire.HeaderBridgeID)
 	go func() {
 		defer close(s.done)
 		inner.Run(context.Background()) // until Close; Err has what it returns
 	}()
 	return s, nil
 }
+
+// onPing hears what the node says in a ping, and hands pings on to next, if not nil.
+func (s *Session) onPing(next func([]byte)) func([]byte) {
+	drains := sync.OnceFunc(func() { close(s.draining) })
+	return func(payload []byte) {
+		if string(payload) == wire.PingDraining {
+			drains()
+		}
+		if next != nil {
+			next(payload)
+		}
+	}
+}
+
+// Draining is closed when the relay's node has said that it drains: it takes no new
+// bridges, and ends this one at its deadline, minutes later. Who wants no
+// interruption dials another session now, which another node will take, opens new
+// streams there, and closes this one when its streams have ended, so that the node
+// need not wait for it. A Link does that by itself. Not every relay says it.
+func (s *Session) Draining() <-chan struct{} { return s.draining }
 
 // Close ends the session, its streams and the bridge, and waits for all of them.
 func (s *Session) Close() error {
@@ -87,7 +115,8 @@ func (s *Session) Close() error {
 // It is nil while the session lives.
 func (s *Session) Why() error { return fromClose(s.Err()) }
 
-// DialRaw opens a raw bridge. A device serves at most one target on it.
+// DialRaw opens a raw bridge. A device serves at most one target on it. Whoever wants
+// to know when the node drains looks for wire.PingDraining in pings: ws.Config.OnPing.
 func DialRaw(ctx context.Context, cfg Config, req Request) (*ws.Conn, error) {
 	return dial(ctx, cfg, req)
 }

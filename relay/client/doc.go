@@ -17,10 +17,18 @@
 //	  └── no use to try again ─► Run returns
 //
 // It waits 1 s, 2 s, 4 s and so on up to 60 s, each time a random part of that, and
-// besides as long as the relay asks for (Retry-After). A session that lasted a
-// minute makes the next wait a short one. A try is of no use when the request is
-// wrong or forbidden, the hub does not know the device, or the device refused for
-// a reason that does not pass by itself.
+// besides as long as the relay asks for (Retry-After), at most 10 minutes. A session
+// that lasted a minute, or ended because its node drained, makes the next wait a short
+// one. A dial is given 2 minutes. A try is of no use when the request is wrong or
+// forbidden, the hub does not know the device, the device refused for a reason that
+// does not pass by itself, or an operator ended the bridge. What answers in the relay's
+// place, once a session was up, ends the Link only with 401 or 403.
+//
+// A session whose node drains, as Session.Draining says, is not lost yet. The Link
+// dials another one after a random part of 5 s (10 s and so on up to 60 s for moves in
+// a row), and again as above if that fails, while the old one stays in use. When the new one is up, new streams go there; the old
+// session is closed when its last stream has ended. Only what still runs at the node's
+// deadline is cut.
 //
 // Streams do not outlive their session. A program behind Forward whose stream is
 // cut sees its connection reset: it never takes a cut for an end.

@@ -117,7 +117,7 @@ func guess(status int) wire.Code {
 		return wire.Forbidden
 	case status == http.StatusTooManyRequests:
 		return wire.LimitReached
-	case status >= 500:
+	case status >= 500, status == http.StatusRequestTimeout:
 		return wire.OwnerLost
 	}
 	return wire.BadRequest

@@ -71,11 +71,13 @@ func (l *Link) forward(ctx context.Context, c net.Conn, target string) error {
 	defer context.AfterFunc(ctx, local.Reset)()
 	openCtx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer within %v", openTimeout))
 	defer cancel()
-	st, err := l.Open(openCtx, target)
+	st, s, err := l.open(openCtx, target)
 	if err != nil {
 		local.Reset()
 		return err
 	}
+	defer l.release(s) // only then: the last bytes may take their time
+
 	st.Splice(local, "requester_failed", "the requester's connection failed") // each end has been told of a failure
 	return nil
 }

@@ -63,7 +63,8 @@ type lab struct {
 	stream  func(target string, in *session.Incoming)
 	raw     func(c *ws.Conn)
 
-	mem         *netfault.Listener // the last relay's
+	node        *node              // the last relay's listener
+	mem         *netfault.Listener // the same, in memory
 	address     atomic.Pointer[netfault.Listener]
 	stopRelay   func()
 	goneOffline func()
@@ -105,6 +106,7 @@ func newLab(t *testing.T, inMemory bool, change func(*relay.Config)) *lab {
 		}
 		host = ln.Addr().String()
 	}
+	l.node = &node{Listener: ln}
 	cfg := relay.Config{PublicURL: "ws://" + host, Auth: auth.AllowAll{}, Keys: mustRing(t), Drain: -1, Signaler: l.hub}
 	if change != nil {
 		change(&cfg)
@@ -114,7 +116,7 @@ func newLab(t *testing.T, inMemory bool, change func(*relay.Config)) *lab {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l.work.Go(func() { l.srv.Run(ctx, relay.Listeners{Public: ln}) })
+	l.work.Go(func() { l.srv.Run(ctx, relay.Listeners{Public: l.node}) })
 	l.stopRelay = cancel
 	l.client = client.Config{URL: "ws://" + host, AllowPlain: true, Dialer: l.dialer}
 	l.online()

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"websocketbridge/relay/client"
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/wire"
+	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
 	"websocketbridge/test/netfault"
@@ -167,6 +171,109 @@ func TestLinkRetryAfter(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.up(t)
+	})
+}
+
+// A proxy that asks for a day is not believed, and a relay that answers nothing is
+// not waited for without end.
+func TestLinkImpatient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lab{client: says("HTTP/1.1 503 x\r\nRetry-After: 86400\r\n\r\n")}
+		r := l.link(true)
+		if e := <-r.events; e.Retry < 10*time.Minute || e.Retry > 11*time.Minute {
+			t.Errorf("got %+v", e)
+		}
+		r.stop(t)
+		silent := make(chan struct{})
+		l.client = answers(func(net.Conn, *http.Request) { <-silent })
+		r = l.link(true)
+		start := time.Now()
+		if e := <-r.events; e.Err == nil || e.Err.Error() != "dial relay.test: no answer within 2m0s" || time.Since(start) != 2*time.Minute {
+			t.Errorf("got %+v after %v", e, time.Since(start))
+		}
+		r.stop(t)
+		close(silent)
+	})
+}
+
+// What answers instead of the relay later on is waited out, unless it is a no.
+func TestLinkStrangers(t *testing.T) {
+	for status, ends := range map[string]bool{
+		"200 OK": false, "302 Found": false, "404 Not Found": false, "408 Request Timeout": false, "421 Misdirected Request": false, "500 Oh": false,
+		"502 Bad Gateway": false, "503 Service Unavailable": false, "504 Gateway Timeout": false, "401 Unauthorized": true, "403 Forbidden": true,
+	} {
+		t.Run(status, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, l *lab) {
+				devices := make(chan *session.Session, 2)
+				l.session = func(s *session.Session) { devices <- s }
+				var stranger atomic.Bool
+				relayDial, strangerDial := l.dialer.Dial, says("HTTP/1.1 "+status+"\r\nContent-Length: 0\r\n\r\n").Dialer.Dial
+				l.client.Dialer.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if stranger.Load() {
+						return strangerDial(ctx, network, addr)
+					}
+					return relayDial(ctx, network, addr)
+				}
+				r := l.link(false)
+				r.up(t)
+				stranger.Store(true)
+				(<-devices).Close()
+				time.Sleep(time.Minute)
+				if ends {
+					if err := <-r.ran; err == nil {
+						t.Error("Run ended without an error")
+					}
+					r.cancel()
+					return
+				}
+				stranger.Store(false)
+				if tries := r.up(t); len(tries) < 3 {
+					t.Errorf("%d tries", len(tries))
+				}
+				r.stop(t)
+			})
+		})
+	}
+}
+
+// A drain is not the fault of the session: the next try is soon, even if the one
+// before took many.
+func TestLinkAfterDrain(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, l *lab) {
+		r := l.link(false)
+		defer r.stop(t)
+		r.up(t)
+		for range 3 {
+			l.srv.Kill()
+			l.stopRelay()
+			e := <-r.events
+			if e.Moving != nil { // the node may say so first
+				e = <-r.events
+			}
+			if e.Err == nil || e.Retry > time.Second {
+				t.Errorf("lost: %+v", e)
+			}
+			time.Sleep(2 * time.Minute)
+			l.restart()
+			if tries := r.up(t); len(tries) < 3 {
+				t.Errorf("%d tries", len(tries))
+			}
+		}
+	})
+}
+
+// To dial again would undo what an operator did.
+func TestLinkKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		killed := ws.AppendControl(nil, ws.OpClose, ws.AppendClose(nil, wire.ClosePolicy, "killed: by ops"), false, [4]byte{})
+		l := &lab{client: answers(func(c net.Conn, r *http.Request) { upgrade(c, r, killed) })}
+		r := l.link(true)
+		r.up(t)
+		wantError(t, <-r.ran, wire.Killed)
+		if e := <-r.events; e.Err == nil || e.Retry != 0 {
+			t.Errorf("got %+v", e)
+		}
+		r.cancel()
 	})
 }
 
@@ -367,7 +474,8 @@ func (l *lab) restart() {
 		l.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l.work.Go(func() { srv.Run(ctx, relay.Listeners{Public: mem}) })
+	l.node = &node{Listener: mem}
+	l.work.Go(func() { srv.Run(ctx, relay.Listeners{Public: l.node}) })
 	l.address.Store(mem)
 	l.mem, l.srv, l.stopRelay = mem, srv, cancel
 }

@@ -109,6 +109,12 @@ func (l *Leg) post(op byte, payload []byte) {
 	}
 }
 
+// Ping sends the peer a ping with a payload, of which a control frame holds 125
+// bytes (RFC 6455 section 5.5). Any goroutine may call it at any time in the leg's
+// life; it does not block. It does nothing once a close frame is on its way, or
+// while the peer leaves too much unread. The peer's pong goes where all pongs go.
+func (l *Leg) Ping(payload []byte) { l.post(ws.OpPing, payload[:min(len(payload), ws.MaxControl)]) }
+
 func (l *Leg) writePending() {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
@@ -122,10 +128,6 @@ func (l *Leg) writePending() {
 	_, err := l.conn.Write(b) // a failure shows in the direction that reads from here
 	l.closed = bye || err != nil
 }
-
-// Ping sends a ping with a payload of at most 125 bytes, as soon as the frame under way
-// is out. It may be called at any time, and does not wait.
-func (l *Leg) Ping(payload []byte) { l.post(ws.OpPing, payload) }
 
 // said says whether a close frame is out, or on its way.
 func (l *Leg) said() bool {

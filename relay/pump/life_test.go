@@ -341,3 +341,77 @@ func TestRunBackPressure(t *testing.T) {
 		<-result
 	})
 }
+
+// A ping with words reaches the peer before, during and after Run, in the middle of
+// a message as well; its pong is nobody's business.
+func TestPing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requester, left := newPeer(t)
+		device, right := newPeer(t)
+		long := strings.Repeat("x", 126)
+		left.Ping([]byte(long)) // waits for a peer that does not read yet
+		requester.want(0x89, long[:125])
+		done := make(chan Result, 1)
+		go func() { done <- Run(context.Background(), left, right, quiet) }()
+		requester.send(0x8a, long[:125])
+		requester.send(0x02, "begin")
+		device.want(0x02, "begin")
+		left.Ping([]byte("draining"))
+		right.Ping(nil)
+		requester.want(0x89, "draining")
+		device.want(0x89, "")
+		requester.send(0x8a, "draining")
+		device.send(0x8a, "")
+		requester.send(0x80, "end")
+		device.want(0x80, "end")
+		requester.sendClose(1000, "bye")
+		device.wantClose(1000, "bye")
+		device.sendClose(1000, "")
+		requester.wantClose(1000, "")
+		left.Ping([]byte("late"))
+		requester.wantEnd()
+		device.wantEnd()
+		(<-done).check(t, Result{Reason: wire.Done, By: Requester, CloseCode: 1000, Text: "bye", ToDevice: 8})
+		left.Ping([]byte("too late"))
+		right.Ping(nil)
+	})
+}
+
+// Any number of goroutines may ping a leg whose pump comes and goes, and whose peer
+// does not read.
+func TestPingAnyTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requester, left := newPeer(t)
+		device, right := newPeer(t)
+		var pingers sync.WaitGroup
+		stop := make(chan struct{})
+		for range 4 {
+			pingers.Go(func() {
+				for {
+					left.Ping([]byte("draining"))
+					select {
+					case <-stop:
+						return
+					case <-time.After(time.Millisecond):
+					}
+				}
+			})
+		}
+		time.Sleep(10 * time.Millisecond)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		done := make(chan Result, 1)
+		go func() { done <- Run(ctx, left, right, quiet) }()
+		time.Sleep(time.Second)
+		cancel(&Stop{Code: wire.Draining, Text: "x"})
+		go io.Copy(io.Discard, device)
+		res := <-done
+		if res.Reason != wire.Draining || res.Duration > time.Minute {
+			t.Errorf("got %+v", res)
+		}
+		time.Sleep(10 * time.Millisecond)
+		close(stop)
+		pingers.Wait()
+		requester.Close()
+		device.Close()
+	})
+}

@@ -26,6 +26,7 @@ type Session struct {
 
 	done    chan struct{} // closed when the session has ended; cause and endErr are set before
 	stopped chan struct{} // closed when Run has returned
+	empty   chan struct{} // closed when this side goes away and the last stream has ended
 	hangUp  sync.Once     // closes the transport
 
 	// writeLock is the right to call t.WriteFrame. A channel and not a mutex:
@@ -93,6 +94,7 @@ func New(t Transport, role Role, cfg Config) (*Session, error) {
 		log:       cfg.Logger,
 		done:      make(chan struct{}),
 		stopped:   make(chan struct{}),
+		empty:     make(chan struct{}),
 		writeLock: make(lock, 1),
 		kick:      make(chan struct{}, 1),
 		backlog:   make(chan *Incoming, cfg.AcceptBacklog),
@@ -177,7 +179,7 @@ func (s *Session) now() time.Duration { return time.Since(s.start) }
 // Close ends the session: it sends what Stream.Close and the like left to be
 // sent, tells the other side, and waits until Run has returned, at most a few
 // seconds. Open streams end on both sides with an error; to let them finish,
-// call GoAway and wait until NumStreams is 0. Before Run it just closes the
+// call GoAway and wait for Empty. Before Run it just closes the
 // transport. It returns nil.
 func (s *Session) Close() error {
 	s.end(ErrClosed, &reason{code: CodeClosed})
@@ -204,6 +206,7 @@ func (s *Session) GoAway(code, message string) {
 	s.mu.Lock()
 	s.leaving = true
 	s.goAwayDue = &r
+	s.checkEmpty()
 	s.mu.Unlock()
 	s.kickControl()
 }
@@ -235,7 +238,19 @@ func (s *Session) NumStreams() int {
 func (s *Session) remove(id uint32) {
 	s.mu.Lock()
 	delete(s.streams, id)
+	s.checkEmpty()
 	s.mu.Unlock()
+}
+
+// Empty is closed when GoAway was called on this side and no stream is open or
+// being opened any more. What has arrived can still be read.
+func (s *Session) Empty() <-chan struct{} { return s.empty }
+
+// checkEmpty is called with mu held. Once this side goes away, streams only become fewer.
+func (s *Session) checkEmpty() {
+	if s.leaving && s.cause == nil && len(s.streams) == 0 && !expired(s.empty) {
+		close(s.empty)
+	}
 }
 
 // release gives back the place of a stream of the other side.

@@ -50,6 +50,57 @@ func TestGoAway(t *testing.T) {
 	})
 }
 
+// A session is empty when it goes away and its last stream has ended, also one
+// that was being opened when it went; what has arrived is still read.
+func TestEmpty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		req, dev, stop := pipePair(t, session.Config{})
+		empty := func(s *side) bool {
+			synctest.Wait()
+			select {
+			case <-s.Empty():
+				return true
+			default:
+				return false
+			}
+		}
+		a, b := open(t, req, dev)
+		opening := make(chan error, 1)
+		go func() {
+			_, err := req.Open(context.Background(), "x")
+			opening <- err
+		}()
+		in, err := dev.Accept(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.GoAway("", "")
+		if empty(req) {
+			t.Error("empty, with two streams")
+		}
+		b.Write([]byte("hello"))
+		b.Close()
+		a.CloseWrite()
+		if empty(req) || empty(dev) {
+			t.Error("empty, with a stream that is being opened, or without going away")
+		}
+		in.Refuse("no", "")
+		if err := <-opening; err == nil || !empty(req) {
+			t.Errorf("not empty after the last stream, whose Open ended with %v", err)
+		}
+		dev.GoAway("", "") // which has none
+		dev.GoAway("", "again")
+		if !empty(dev) {
+			t.Error("not empty without any stream")
+		}
+		req.Close()
+		if got, err := io.ReadAll(a); string(got) != "hello" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		stop()
+	})
+}
+
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		req, dev, _ := pipePair(t, session.Config{})

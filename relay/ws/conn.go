@@ -14,10 +14,14 @@ import (
 	"time"
 )
 
-// Config is how a Conn keeps itself alive.
+// Config is how a Conn keeps itself alive, and what it does with pings.
 type Config struct {
 	Ping time.Duration // between unsolicited pongs; 0: 15 s; < 0: never
 	Dead time.Duration // without any byte while reading; 0: 35 s; < 0: never
+	// OnPing, if set, is told the payload of each of the other end's pings, which is
+	// answered all the same. Read calls it, and Close while it waits for the other
+	// end: it must not block, use the Conn, or keep the payload.
+	OnPing func(payload []byte)
 }
 
 // Defaults of Config, and how long Close waits for the other end's close frame.
@@ -211,6 +215,9 @@ func (c *Conn) control(op byte, payload []byte) error {
 	switch op {
 	case OpPing:
 		c.post(OpPong, payload)
+		if c.cfg.OnPing != nil {
+			c.cfg.OnPing(payload)
+		}
 	case OpClose:
 		code, reason, err := ParseClose(payload)
 		if err != nil {

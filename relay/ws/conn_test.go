@@ -1,12 +1,18 @@
 package ws
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -131,6 +137,77 @@ func TestRead(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A user hears pings, also one that came with the handshake's answer, and the other
+// end is answered.
+func TestOnPing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard []string
+		cfg := never
+		cfg.OnPing = func(payload []byte) { heard = append(heard, string(payload)) }
+		a, b := net.Pipe()
+		c, p := NewClient(a, server(0x89, "early"), cfg), &peer{t, b, bufio.NewReader(b)}
+		var wrote []frame
+		var wg sync.WaitGroup
+		wg.Go(func() { wrote, _ = p.all() })
+		wg.Go(func() {
+			p.send(slices.Concat(server(0x02, "a"), server(0x89, ""), server(0x8a, "no ping"), server(0x80, "b"), server(0x89, "last"), closeFrame(1000, "")))
+		})
+		if got, err := readAll(c, 16); string(got) != "ab" || err != io.EOF {
+			t.Errorf("got %q, %v", got, err)
+		}
+		c.Close()
+		wg.Wait()
+		want := []string{"early", "", "last"}
+		if !slices.Equal(heard, want) {
+			t.Errorf("heard %q, want %q", heard, want)
+		}
+		for i, f := range wrote[:min(len(want), len(wrote))] {
+			if f.Opcode != OpPong || f.payload != want[i] {
+				t.Errorf("frame %d: got opcode %d %q, want a pong %q", i, f.Opcode, f.payload, want[i])
+			}
+		}
+		if len(wrote) != 4 { // and the close frame
+			t.Errorf("the other end got %d frames, want 4", len(wrote))
+		}
+	})
+}
+
+// A Dialer's Config reaches the Conn before anything is read.
+func TestDialerOnPing(t *testing.T) {
+	heard := make(chan string, 1)
+	d := Dialer{Config: Config{OnPing: func(payload []byte) { heard <- string(payload) }}}
+	d.Dial = func(context.Context, string, string) (net.Conn, error) {
+		a, b := net.Pipe()
+		go func() {
+			defer b.Close()
+			r, err := http.ReadRequest(bufio.NewReader(b))
+			if err != nil {
+				return
+			}
+			sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+			fmt.Fprintf(b, "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n%s",
+				base64.StdEncoding.EncodeToString(sum[:]), server(0x89, "draining")) // in one segment
+			io.Copy(io.Discard, b)
+		}()
+		return a, nil
+	}
+	d.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	c, err := d.DialWebSocket(t.Context(), "ws://relay.test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.Read(make([]byte, 1))
+	}()
+	if got := <-heard; got != "draining" {
+		t.Errorf("heard %q", got)
+	}
+	c.CloseNow()
+	<-ended
 }
 
 // TestReadAfterTimeout cuts a stream at every byte and lets the read time out there.

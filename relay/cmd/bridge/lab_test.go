@@ -39,6 +39,7 @@ type lab struct {
 
 	hub    *fake.Hub
 	node   *relay.Server
+	front  *front // the relay's listener
 	addr   string // of the relay, also after it was stopped
 	slow   bool   // to drain
 	drain  context.CancelFunc
@@ -109,11 +110,13 @@ func (l *lab) startRelay(ts *testscript.TestScript, args []string) {
 	l.admin = l.node.AdminHandler()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
+	l.front = &front{Listener: ln}
+	front := l.front
 	l.drain, l.ended = cancel, ended
 	node := l.node
 	go func() {
 		defer close(ended)
-		node.Run(ctx, relay.Listeners{Public: ln})
+		node.Run(ctx, relay.Listeners{Public: front})
 	}()
 	ts.Setenv("BRIDGE_RELAY", cfg.PublicURL)
 	ts.Setenv("ADDR", l.addr)
@@ -267,4 +270,58 @@ func (l *lab) stop() {
 	}
 	l.stopRelay()
 	l.jobs.Wait()
+}
+
+// A front is the relay's listener. It can ping the WebSockets on its connections:
+// those whose 101 is out.
+type front struct {
+	net.Listener
+	mu    sync.Mutex // guards conns
+	conns []*frontConn
+}
+
+type frontConn struct {
+	net.Conn
+	mu sync.Mutex // held for one write, of whole frames; guards up
+	up bool
+}
+
+func (f *front) Accept() (net.Conn, error) {
+	c, err := f.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	fc := &frontConn{Conn: c}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = append(f.conns, fc)
+	return fc, nil
+}
+
+func (f *front) ping(payload string) {
+	f.mu.Lock()
+	conns := f.conns
+	f.mu.Unlock()
+	for _, c := range conns {
+		c.mu.Lock()
+		if c.up {
+			c.Conn.Write(ws.AppendControl(nil, ws.OpPing, []byte(payload), false, [4]byte{})) // who is gone hears nothing
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *frontConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, err := c.Conn.Write(p)
+	c.up = c.up || err == nil && strings.HasPrefix(string(p[:min(len(p), 13)]), "HTTP/1.1 101 ")
+	return n, err
+}
+
+func (c *frontConn) CloseWrite() error {
+	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
 }

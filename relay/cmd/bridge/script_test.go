@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 //	relay [auth=none] [tls=yes] [dialback=1s] [max=N] [drain=1h]
 //	                        start a relay and name it in the environment; again: at the same address
 //	relay-stop, relay-drain end its bridges; refuse new ones, and wait until it does
+//	relay-asks PAYLOAD      ping whoever is connected, as a node that drains does
 //	device ID [never|old]   a device with targets echo and down; never dials back; knows no session
 //	cut                     break the connections of all devices
 //	hub FAULTS              set the fake hub's faults, in JSON
@@ -53,6 +54,7 @@ func TestScripts(t *testing.T) {
 			"relay":       func(ts *testscript.TestScript, _ bool, args []string) { labOf(ts).startRelay(ts, args) },
 			"relay-stop":  func(ts *testscript.TestScript, _ bool, _ []string) { labOf(ts).stopRelay() },
 			"relay-drain": func(ts *testscript.TestScript, _ bool, _ []string) { labOf(ts).drainRelay(ts) },
+			"relay-asks":  func(ts *testscript.TestScript, _ bool, args []string) { labOf(ts).front.ping(args[0]) },
 			"device":      func(ts *testscript.TestScript, _ bool, args []string) { labOf(ts).startDevice(ts, args) },
 			"cut":         func(ts *testscript.TestScript, _ bool, _ []string) { labOf(ts).cut() },
 			"hub":         func(ts *testscript.TestScript, _ bool, args []string) { labOf(ts).setFaults(ts, args) },

@@ -22,8 +22,9 @@ func newTunnel(ui *ui, s *settings) *cobra.Command {
 		Short: "Make targets on the device reachable on local ports",
 		Long: `tunnel listens on local ports and connects what comes in to targets on the device.
 All connections share one session, so that they cost one signal; when it is
-lost, tunnel dials again and the local ports stay. Ctrl-C or SIGTERM ends it,
-with exit code 0.
+lost, tunnel dials again and the local ports stay. When the relay's node drains,
+tunnel moves: new connections go through another node, open ones stay until they
+end. Ctrl-C or SIGTERM ends it, with exit code 0.
 
 LOCAL is a port, or an address and a port; without it a free port is taken and
 printed. Without an address only this machine can connect.
@@ -32,7 +33,8 @@ TARGET is a name from the device's list, or HOST:PORT where its owner allows tha
 On a terminal it says what happens; in a pipe only the ports that it chose. With
 --json it prints one event a line: listening (for each port) and up when it can
 be used, then refused (one connection got no stream), lost (dialling again after
-retryMs), retry (that failed), up again.`,
+retryMs), retry (that failed), up again; or moving (the node drains, all works on)
+and up again.`,
 		Example: `  bridge tunnel pump-7 8080:web 2222:ssh
   bridge tunnel pump-7 web
   bridge tunnel pump-7 0.0.0.0:5900:192.168.1.20:5900`,
@@ -152,6 +154,11 @@ type (
 		BridgeID string `json:"bridgeId"`
 		Ms       int64  `json:"ms"` // to bring it up
 	}
+	movingEvent struct {
+		Event    string `json:"event"` // "moving"
+		Device   string `json:"device"`
+		BridgeID string `json:"bridgeId"` // of the session that it leaves
+	}
 	downEvent struct {
 		Event    string `json:"event"` // "lost", or "retry" if there was nothing to lose
 		Device   string `json:"device"`
@@ -182,6 +189,13 @@ func (t *tunnel) report(e client.Event) {
 		}
 		t.up, t.everUp = true, true
 		t.ui.event(upEvent{"up", t.device, t.bridgeID, e.Took.Milliseconds()})
+	case e.Moving != nil && e.Err == nil:
+		t.ui.event(movingEvent{"moving", t.device, e.Moving.BridgeID})
+		t.ui.sayf("%s: the relay's node drains; moving to another one", t.device)
+	case e.Moving != nil && e.Retry > 0: // nothing is lost yet
+		t.ui.detailf("%s: %s; trying again in %v", t.device, printable(explain(e.Err).Detail), e.Retry.Round(100*time.Millisecond))
+	case e.Moving != nil:
+		t.ui.sayf("%s: %s; staying on the node that drains", t.device, printable(explain(e.Err).Detail))
 	case e.Retry > 0:
 		d := downEvent{"retry", t.device, "", "", "", e.Retry.Milliseconds()}
 		f := explain(e.Err)
