@@ -17,7 +17,11 @@ import (
 // drain refuses new bridges, asks the requesters of open ones to move, and waits for
 // all there are: until the deadline, or until Kill.
 func (s *Server) drain() {
-	for _, leg := range s.table.drain() {
+	open := s.table.drain()
+	if s.cfg.Drain == 0 { // nobody has time for that
+		return
+	}
+	for _, leg := range open {
 		leg.Ping([]byte(wire.PingDraining))
 	}
 	s.leaveAll(false)

@@ -96,14 +96,14 @@ func (d *demo) run(told context.Context) error {
 	if err != nil {
 		return err
 	}
-	up := make(chan string, 1) // the bridge's ID
+	up := make(chan struct{}, 1)
 	link := client.NewLink(client.Config{URL: relay.url, APIKey: relay.key}, client.Request{Device: device, Targets: []string{"web"}}, false,
 		func(e client.Event) {
 			if e.Session != nil {
 				tl.mark("requester", "gets its 101: bridge "+e.Session.BridgeID+" is open")
 				select {
-				case up <- e.Session.BridgeID:
-				default: // again, after the first was killed
+				case up <- struct{}{}:
+				default: // again
 				}
 			}
 		})
@@ -120,8 +120,7 @@ func (d *demo) run(told context.Context) error {
 		})
 	})
 	page := "http://" + local.Addr().String() + "/"
-	bridge, err := d.fetch(ctx, tl, page, up)
-	if err != nil {
+	if err := d.fetch(ctx, tl, page, up); err != nil {
 		select {
 		case why := <-refused: // better than "connection reset"
 			err = why
@@ -134,7 +133,7 @@ func (d *demo) run(told context.Context) error {
 	if d.once {
 		return nil
 	}
-	fmt.Fprint(d.out, next(page, relay, bridge), hub.more)
+	fmt.Fprint(d.out, next(page, relay), hub.more)
 	<-ctx.Done()
 	return ended(told, ctx, nil)
 }
@@ -151,36 +150,35 @@ func ended(told, ctx context.Context, err error) error {
 	return err
 }
 
-// fetch gets the page once the tunnel is up, and checks that it is the device's. It
-// returns the ID of the bridge.
-func (d *demo) fetch(ctx context.Context, tl *timeline, url string, up <-chan string) (bridge string, err error) {
+// fetch gets the page once the tunnel is up, and checks that it is the device's.
+func (d *demo) fetch(ctx context.Context, tl *timeline, url string, up <-chan struct{}) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no page within %v", patience))
 	defer cancel()
 	select {
-	case bridge = <-up:
+	case <-up:
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	tl.mark("requester", "asks for "+url+", a local port: a stream in the bridge")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", err
+		return err
 	}
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // straight there: no proxy
 	resp, err := c.Do(req)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return "", err
+		return err
 	}
 	tl.mark("requester", fmt.Sprintf("gets %s, %d bytes of the device's page", resp.Status, len(body)))
 	if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "device "+device) {
-		return "", fmt.Errorf("the page is not the device's: %s %q", resp.Status, body)
+		return fmt.Errorf("the page is not the device's: %s %q", resp.Status, body)
 	}
-	return bridge, nil
+	return nil
 }
 
 func (d *demo) serveWeb(ctx context.Context, ln net.Listener) error {

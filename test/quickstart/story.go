@@ -48,8 +48,8 @@ waits, the owner of the bridge:
 `
 
 // next is what a newcomer can paste. Every line of it is run by a test.
-func next(page string, r *aRelay, bridge string) string {
-	return fmt.Sprintf(nextText, page, r.url, r.key, device, device, device, r.admin, r.admin, bridge)
+func next(page string, r *aRelay) string {
+	return fmt.Sprintf(nextText, page, r.url, r.key, device, device, device, r.admin)
 }
 
 const nextText = `Now try it yourself; all of this stays up until Ctrl-C. The same page again:
@@ -74,9 +74,7 @@ And what a no looks like. The device does not allow ssh; nobody knows the other 
   go run ./relay/cmd/bridge stdio pump-8 echo
 
 What an operator can ask any node for, here the first: the bridges of all nodes, where "node"
-is the owner and "via" the node that the device reached, if another; and the end of one, such
-as that of the page. Its requester dials again, so the page is back within a second or two:
+is the owner and "via" the node that the device reached, if another:
 
   curl %s/bridges
-  curl -i -X DELETE %s/bridges/%s
 `
