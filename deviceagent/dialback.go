@@ -28,6 +28,10 @@ const (
 const (
 	retryFirst = 250 * time.Millisecond
 	retryMost  = 2 * time.Second
+	// lostTries is how often a relay may say that the node which owns the bridge is
+	// lost before that is believed: another node, which the next dial may reach, may
+	// have a way to it.
+	lostTries = 3
 )
 
 var errDialExpired = errors.New("the signal expired")
@@ -41,6 +45,7 @@ func (a *Agent) dialBack(ctx context.Context, s *signaler.Signal, subprotocols .
 	ctx, cancel := context.WithTimeoutCause(ctx, life, errDialExpired)
 	defer cancel()
 	start := time.Now()
+	lost := 0
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		c, err := a.cfg.Dialer.DialWebSocket(ctx, s.AcceptURL, nil, subprotocols...)
 		if err == nil {
@@ -48,7 +53,12 @@ func (a *Agent) dialBack(ctx context.Context, s *signaler.Signal, subprotocols .
 				"dialled", time.Since(start).Round(time.Millisecond))
 			return c, nil
 		}
-		if err, final := answered(err); final {
+		code, err, final := answered(err)
+		if code == wire.OwnerLost {
+			lost++
+			final = lost == lostTries
+		}
+		if final {
 			return nil, err
 		}
 		a.log.Warn("dial back failed", "bridge", s.BridgeID, "error", err)
@@ -62,17 +72,17 @@ func (a *Agent) dialBack(ctx context.Context, s *signaler.Signal, subprotocols .
 	}
 }
 
-// answered says whether err is an answer of the relay, which is final: a token
-// works once. What a proxy says while the relay behind it is away is none.
-func answered(err error) (error, bool) {
+// answered says what the relay's answer was, if err is one, and whether it is final: a
+// token works once. What a proxy says while the relay behind it is away is none.
+func answered(err error) (code wire.Code, why error, final bool) {
 	var answer *ws.HandshakeError
 	if !errors.As(err, &answer) {
-		return err, false
+		return "", err, false
 	}
 	if p, perr := wire.ParseProblem(answer.Body); perr == nil {
-		return fmt.Errorf("the relay answered %d %s", answer.Status, p.Code), true
+		return p.Code, fmt.Errorf("the relay answered %d %s", answer.Status, p.Code), true
 	}
-	return err, answer.Status < 500 && answer.Status != http.StatusTooManyRequests
+	return "", err, answer.Status < 500 && answer.Status != http.StatusTooManyRequests
 }
 
 // reject tells the relay no, where the hub does not carry the answer.
