@@ -47,6 +47,7 @@ type Session struct {
 	*session.Session
 	BridgeID string // for finding this bridge in the logs of the relay and the device
 
+	conn     *ws.Conn
 	draining chan struct{} // closed when the node has said that it drains
 	done     chan struct{} // closed when Run has returned
 
@@ -76,7 +77,7 @@ func Dial(ctx context.Context, cfg Config, req Request) (*Session, error) {
 		c.CloseNow()
 		return nil, err
 	}
-	s.Session, s.BridgeID = inner, c.Header().Get(wire.HeaderBridgeID)
+	s.Session, s.BridgeID, s.conn = inner, c.Header().Get(wire.HeaderBridgeID), c
 	go func() {
 		defer close(s.done)
 		inner.Run(context.Background()) // until Close; Err has what it returns
@@ -106,6 +107,9 @@ func (s *Session) Draining() <-chan struct{} { return s.draining }
 
 // Close ends the session, its streams and the bridge, and waits for all of them.
 func (s *Session) Close() error {
+	if errors.Is(s.Err(), session.ErrDead) {
+		s.conn.CloseNow() // after a silence like that no goodbye would be answered
+	}
 	s.Session.Close()
 	<-s.done
 	return nil
