@@ -192,6 +192,12 @@ func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []
 			streams.Go(func() { a.serveStream(live, in, allowed, s) })
 		}
 	})
+	streams.Go(func() {
+		<-sess.Done()
+		if errors.Is(sess.Err(), session.ErrDead) {
+			c.CloseNow() // after a silence like that no goodbye would be answered
+		}
+	})
 	return sess.Run(ctx)
 }
 

@@ -224,10 +224,10 @@ func newLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// serveUpgrades answers every handshake with a bare 101.
-func serveUpgrades(ln net.Listener, f func(net.Conn)) {
+// serveUpgrades answers every handshake with a 101 and a subprotocol, if not "".
+func serveUpgrades(ln net.Listener, subprotocol string, f func(net.Conn)) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := ws.Upgrade(w, r, "", nil)
+		c, err := ws.Upgrade(w, r, subprotocol, nil)
 		if err != nil {
 			return
 		}

@@ -324,7 +324,7 @@ func TestSubprotocolLost(t *testing.T) {
 		ln := netfault.NewListener()
 		defer ln.Close()
 		closed := make(chan string, 1)
-		go serveUpgrades(ln, func(c net.Conn) { closed <- readClose(c) })
+		go serveUpgrades(ln, "", func(c net.Conn) { closed <- readClose(c) })
 		var log testlog.Buffer
 		handling(t, func(c *deviceagent.Config) {
 			c.Logger = newLogger(&log)
@@ -339,6 +339,30 @@ func TestSubprotocolLost(t *testing.T) {
 			time.Sleep(time.Second) // the agent is through with it
 		})
 		if !strings.Contains(log.String(), "did not agree") {
+			t.Errorf("log:\n%s", &log)
+		}
+	})
+}
+
+// After a silence that was long enough a bridge is over at once: nobody waits for an
+// answer to a goodbye.
+func TestRequesterSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := netfault.NewListener()
+		defer ln.Close()
+		go serveUpgrades(ln, wire.SessionV1, func(c net.Conn) { io.Copy(io.Discard, c) })
+		var log testlog.Buffer
+		handling(t, func(c *deviceagent.Config) {
+			c.Logger = newLogger(&log)
+			c.Dialer.Dial = ln.Dial
+			c.Session.KeepAlive, c.Session.DeadAfter = 10*time.Second, 20*time.Second
+		}, func(_ *deviceagent.Agent, handle func(s *sig) string) {
+			s := good()
+			s.AcceptURL = "ws://127.0.0.1/"
+			handle(s)
+			time.Sleep(time.Minute) // the bubble's
+		})
+		if !strings.Contains(log.String(), `duration=20s reason="session: the other side is dead`) {
 			t.Errorf("log:\n%s", &log)
 		}
 	})
