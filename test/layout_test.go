@@ -62,6 +62,7 @@ var imports = map[string][]string{
 	"test/emulator/cmd/emulator": {"relay/settings", "test/emulator"},
 	"test/front":                 {},
 	"test/netfault":              {},
+	"test/netns":                 anything,
 	"test/quickstart":            anything,
 	"test/readme":                anything,
 	"test/testlog":               {},
