@@ -63,7 +63,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims)
 	log := s.cfg.Logger.With("bridge", c.BridgeID.String(), "device", c.DeviceID, "owner", c.Owner)
 	log.Info("forward open", "from", s.from(r), "took", time.Since(began).Round(time.Microsecond))
 	joined, cutJoined := context.WithCancel(context.Background())
-	if s.forwards.open(f, cutJoined) {
+	if s.forwards.open(f, cutJoined) && s.cfg.Drain > 0 {
 		s.work.Go(func() { s.leave(c.Owner, []token.ID{c.BridgeID}, false) })
 	}
 	s.work.Go(func() {
@@ -149,7 +149,7 @@ func takeOver(w http.ResponseWriter, a *cluster.Answer) (net.Conn, []byte, error
 	conn.SetDeadline(time.Time{})
 	if p, ok := conn.(interface{ TCPConn() (*net.TCPConn, bool) }); ok { // behind a PROXY protocol header, which has been read
 		if tcp, ok := p.TCPConn(); ok {
-			conn = tcp // so that the kernel can move the bytes
+			conn = tcp // that layer has nothing to do any more
 		}
 	}
 	return conn, head, nil

@@ -49,8 +49,7 @@
 // proof with its binding does what a certificate authority would. With MutualTLS both
 // ends also need a certificate of an authority of your own. Without TLS the nodes still
 // prove themselves, but whoever can read the network between them reads what devices
-// and requesters say, unless they encrypt it themselves; in exchange the kernel moves
-// the bytes.
+// and requesters say, unless they encrypt it themselves; in exchange it costs less.
 //
 // # Peers
 //
@@ -82,9 +81,14 @@
 // Why no pool of connections: an upgrade uses its connection up.
 //
 // Why a dial for each forward and not one tunnel between two nodes: a tunnel would need
-// its own flow control, or a slow device would hold up all others; and the kernel could
-// not splice.
+// its own flow control, or a slow device would hold up all others.
 //
-// Cost: each direction of a forwarded bridge without TLS holds a kernel pipe (two
-// descriptors) while it is open, so a forward has six descriptors in all.
+// Why bytes go through a buffer here and not through splice(2), which moves them from
+// socket to socket in the kernel: it was built and measured, by io.Copy and by a loop of our
+// own with 64, 128 and 256 KiB at once. On two cores, one stream through a forward came to
+// 0.76 of one without (median of 9 runs in turn; processor time 110 µs for 64 KiB in all
+// parts together), and through a buffer of 128 KiB to 0.88 (96 µs); sixteen streams told
+// the same. What splice saves, a copy within the cache, it spends on handling pages one by
+// one; and it needs two pipes, four descriptors, for as long as io.Copy waits.
+// BenchmarkForward in test/bench measures it again.
 package cluster

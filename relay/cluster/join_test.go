@@ -281,7 +281,7 @@ func TestJoinCut(t *testing.T) {
 	}
 }
 
-// A cut ends also what the kernel moves, and both ends learn of it.
+// A cut ends also what is under way, and both ends learn of it.
 func TestJoinCutKinds(t *testing.T) {
 	for _, kind := range kinds {
 		w := newWay(t, kind, nil, nil)

@@ -139,6 +139,40 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
+// BenchmarkForwardMany is sixteen of them at once.
+func BenchmarkForwardMany(b *testing.B) {
+	for _, way := range ways {
+		b.Run(way.name, func(b *testing.B) {
+			const bridges, size = 16, 64 << 10
+			s := newSite(b, way.nodeTLS)
+			b.SetBytes(bridges * size)
+			var start, done sync.WaitGroup
+			start.Add(1)
+			for range bridges {
+				requester, device := s.open(way.at)
+				defer requester.CloseNow()
+				defer device.CloseNow()
+				done.Go(func() { io.Copy(io.Discard, device) })
+				done.Go(func() {
+					frame := make([]byte, requester.Headroom()+size)
+					start.Wait()
+					for range b.N {
+						if err := requester.WriteFrame(frame); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+					requester.CloseWith(wire.CloseNormal, "")
+				})
+			}
+			b.ResetTimer()
+			defer reportCPU(b)()
+			start.Done()
+			done.Wait()
+		})
+	}
+}
+
 // BenchmarkForwardRTT is a question of 64 bytes and its answer.
 func BenchmarkForwardRTT(b *testing.B) {
 	for _, way := range ways {
