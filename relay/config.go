@@ -37,6 +37,7 @@ type Config struct {
 	MaxDuration time.Duration // of a bridge; 0: 12 h; < 0: no cap
 	MaxBytes    int64         // of payload of a bridge, both ways together; 0: no cap
 	Drain       time.Duration // for open bridges once Run's ctx has ended; 0: 10 min; < 0: none
+	LameDuck    time.Duration // at least, from the end of readiness to the end of Run, for balancers to notice; 0: none
 	MaxBridges  int           // waiting, joining and open at once; 0: 10 000
 	MaxWaiting  int           // waiting at once; 0: 1 000
 
@@ -122,6 +123,9 @@ func (c Config) Validate() error {
 		if !p.IsValid() {
 			bad("TrustedProxies: %v is no range of addresses", p)
 		}
+	}
+	if c.LameDuck < 0 {
+		bad("LameDuck: %v is negative", c.LameDuck)
 	}
 	if c.Idle < 0 {
 		bad("Idle: %v is negative", c.Idle)

@@ -15,16 +15,29 @@ import (
 )
 
 // drain refuses new bridges, asks the requesters of open ones to move, and waits for
-// all there are: until the deadline, or until Kill.
+// all there are: until the deadline, or until Kill. A balancer that has not noticed yet
+// still sends requesters here for Config.LameDuck, who are told to try again.
 func (s *Server) drain() {
 	open := s.table.drain()
-	if s.cfg.Drain == 0 { // nobody has time for that
-		return
+	noticed := time.NewTimer(s.cfg.LameDuck)
+	defer noticed.Stop()
+	if s.cfg.Drain > 0 { // or nobody has time for that
+		for _, leg := range open {
+			leg.Ping([]byte(wire.PingDraining))
+		}
+		s.leaveAll(false)
+		s.waitForAll()
 	}
-	for _, leg := range open {
-		leg.Ping([]byte(wire.PingDraining))
+	if s.cfg.LameDuck > 0 {
+		select {
+		case <-noticed.C:
+		case <-s.ctx.Done():
+		}
 	}
-	s.leaveAll(false)
+}
+
+// waitForAll waits for all bridges and forwards there are, until the deadline or Kill.
+func (s *Server) waitForAll() {
 	deadline := time.NewTimer(s.cfg.Drain)
 	defer deadline.Stop()
 	for logged := false; ; {
