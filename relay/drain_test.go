@@ -202,6 +202,36 @@ func TestNoDrainNoPing(t *testing.T) {
 	})
 }
 
+// A node with nothing to do stays for balancers that have not noticed yet, and says no.
+func TestLameDuck(t *testing.T) {
+	for _, drain := range []time.Duration{-1, time.Hour} {
+		inBubble(t, func(c *relay.Config) { c.Drain, c.LameDuck = drain, 5*time.Second }, func(n *node) {
+			began := time.Now()
+			n.stop()
+			time.Sleep(4 * time.Second)
+			if got := ready(n); got != http.StatusServiceUnavailable {
+				t.Errorf("readyz %d", got)
+			}
+			_, err := n.connect(context.Background(), "deviceId=d")
+			wantStatus(t, err, http.StatusServiceUnavailable, wire.Draining)
+			n.stopped <- <-n.stopped
+			if took := time.Since(began); took < 5*time.Second || took > 7*time.Second {
+				t.Errorf("ended after %v", took)
+			}
+		})
+	}
+	inBubble(t, func(c *relay.Config) { c.LameDuck = time.Hour }, func(n *node) {
+		began := time.Now()
+		n.stop()
+		synctest.Wait()
+		n.srv.Kill()
+		n.stopped <- <-n.stopped
+		if took := time.Since(began); took > 2*second {
+			t.Errorf("killed, it ended after %v", took)
+		}
+	})
+}
+
 // What peers send is checked like anybody's words.
 func TestNodePortNonsense(t *testing.T) {
 	inCity(t, 2, nil, func(c *city) {

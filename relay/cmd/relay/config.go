@@ -53,6 +53,7 @@ type config struct {
 	MaxBridges  int           `envconfig:"MAX_BRIDGES" default:"10000" desc:"bridges at once"`
 	MaxWaiting  int           `envconfig:"MAX_WAITING" default:"1000" desc:"waiting bridges at once"`
 	SignedTTL   time.Duration `envconfig:"SIGNED_TTL" default:"24h" desc:"longest life of a signed URL; 0: there are none"`
+	LameDuck    time.Duration `envconfig:"LAME_DUCK" default:"0s" desc:"least time from SIGTERM to the end, for a load balancer to see that /readyz says no; connects are told to try again"`
 	Drain       time.Duration `envconfig:"DRAIN" default:"10m" desc:"for open bridges after SIGTERM; a second signal ends them"`
 	Reload      time.Duration `envconfig:"RELOAD" default:"10s" desc:"between looks at files with keys and certificates, which are used as soon as they change; 0: only at SIGHUP"`
 
@@ -86,7 +87,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	}
 	p := prepared{relay: relay.Config{
 		DialBack: c.DialBack, Ping: orNever(c.Ping), Dead: orNever(c.Dead), Idle: c.Idle, MaxDuration: orNever(c.MaxDuration),
-		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, MaxSignedTTL: orNever(c.SignedTTL), Drain: orNever(c.Drain), PublicURL: c.PublicURL,
+		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, MaxSignedTTL: orNever(c.SignedTTL), Drain: orNever(c.Drain), LameDuck: c.LameDuck, PublicURL: c.PublicURL,
 	}}
 	plainUnread := slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == "RELAY_PLAIN" })
 	switch {
@@ -176,7 +177,7 @@ func (c *config) checkLimits(r relay.Config, bad func(name, format string, args 
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"DIAL_BACK", c.DialBack}, {"PING", c.Ping}, {"DEAD", c.Dead}, {"IDLE", c.Idle}, {"MAX_DURATION", c.MaxDuration}, {"SIGNED_TTL", c.SignedTTL}, {"DRAIN", c.Drain}, {"RELOAD", c.Reload}} {
+	}{{"DIAL_BACK", c.DialBack}, {"PING", c.Ping}, {"DEAD", c.Dead}, {"IDLE", c.Idle}, {"MAX_DURATION", c.MaxDuration}, {"SIGNED_TTL", c.SignedTTL}, {"DRAIN", c.Drain}, {"LAME_DUCK", c.LameDuck}, {"RELOAD", c.Reload}} {
 		if d.value < 0 {
 			bad(d.name, "%v is negative", d.value)
 		}
