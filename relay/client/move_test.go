@@ -386,6 +386,7 @@ func TestLinkNodeDiesWhileMoving(t *testing.T) {
 				time.Sleep(tt.after)
 				l.srv.Kill()
 				l.stopRelay()
+				synctest.Wait() // or a stream may still be opened on the session that dies
 				l.restart()
 				if err := l.hub.SetFaults(fake.Faults{}); err != nil {
 					t.Fatal(err)
