@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"websocketbridge/relay/cluster"
 )
@@ -58,7 +59,7 @@ func (s *clusterSettings) prepare(keys cluster.Keys, ownKeys bool, follow func(*
 	if len(s.Peers) == 0 {
 		bad("PEERS", "is missing; it lists the nodes that may be dialled, as 10.0.0.0/24 or relay-nodes.default.svc")
 	} else if c.Peers, err = cluster.ParsePeers(s.Peers, uint16(port)); err != nil {
-		bad("PEERS", "%w", err)
+		bad("PEERS", "%s", strings.ReplaceAll(err.Error(), "\n", "; ")) // one line a setting
 	}
 	c.TLS = s.tls(follow, bad)
 	return c
