@@ -50,9 +50,11 @@ type bridge struct {
 	// is open.
 	live context.Context
 	end  context.CancelCauseFunc
-	// leg and via are set as the bridge opens, and guarded by the table's lock.
-	leg *pump.Leg // the requester's
-	via string    // the node that passed the device's accept on; empty: the device came here
+	// The three below are guarded by the table's lock; leg and via are set as the bridge
+	// opens.
+	leg    *pump.Leg // the requester's
+	leaves bool      // the requester is to be asked to move as soon as it is open
+	via    string    // the node that passed the device's accept on; empty: the device came here
 }
 
 // arrival is the device's end, or why its 101 failed.
@@ -89,6 +91,7 @@ type table struct {
 
 	mu       sync.Mutex // guards all below
 	draining bool
+	moving   bool // requesters are to move
 	bridges  map[token.ID]*bridge
 	waiting  int           // those counted against maxWaiting
 	changed  chan struct{} // closed and replaced when a bridge goes
@@ -116,14 +119,14 @@ func (t *table) add(b *bridge) error {
 	return nil
 }
 
-// opened ends b's part in the limit of waiting bridges, and says whether the node is
-// draining.
-func (t *table) opened(b *bridge, requester *pump.Leg, via string) (draining bool) {
+// opened ends b's part in the limit of waiting bridges, and says whether its requester
+// is to move at once.
+func (t *table) opened(b *bridge, requester *pump.Leg, via string) (move bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.unwait(b)
 	b.leg, b.via = requester, via
-	return t.draining
+	return t.moving || b.leaves
 }
 
 func (t *table) unwait(b *bridge) {
@@ -153,11 +156,12 @@ func (t *table) get(id token.ID) *bridge {
 	return t.bridges[id]
 }
 
-// drain refuses new bridges from now on, and returns the requesters of open ones.
-func (t *table) drain() (open []*pump.Leg) {
+// drain refuses new bridges from now on, and returns the requesters of open ones. move:
+// they are to be asked to move, and those of bridges that open later, too.
+func (t *table) drain(move bool) (open []*pump.Leg) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.draining = true
+	t.draining, t.moving = true, t.moving || move
 	for _, b := range t.bridges {
 		if b.leg != nil {
 			open = append(open, b.leg)
@@ -166,14 +170,17 @@ func (t *table) drain() (open []*pump.Leg) {
 	return open
 }
 
-// legOf returns the requester's end of an open bridge, or nil.
-func (t *table) legOf(id token.ID) *pump.Leg {
+// toMove returns the requester's end of an open bridge, or nil: then the bridge is gone,
+// or its requester will be asked to move as it opens.
+func (t *table) toMove(id token.ID) *pump.Leg {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if b := t.bridges[id]; b != nil {
-		return b.leg
+	b := t.bridges[id]
+	if b == nil {
+		return nil
 	}
-	return nil
+	b.leaves = true
+	return b.leg
 }
 
 func (t *table) isDraining() bool {

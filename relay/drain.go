@@ -18,7 +18,7 @@ import (
 // all there are: until the deadline, or until Kill. A balancer that has not noticed yet
 // still sends requesters here for Config.LameDuck, who are told to try again.
 func (s *Server) drain() {
-	open := s.table.drain()
+	open := s.table.drain(s.cfg.Drain > 0)
 	noticed := time.NewTimer(s.cfg.LameDuck)
 	defer noticed.Stop()
 	if s.cfg.Drain > 0 { // or nobody has time for that
@@ -64,7 +64,7 @@ func (s *Server) waitForAll() {
 // stop ends what is left: bridges with a close frame, forwards by asking their owners
 // for one. It returns when no forward is left.
 func (s *Server) stop() {
-	s.table.drain()
+	s.table.drain(false)
 	s.cancel(&pump.Stop{Code: wire.Draining, Text: "the node stops; connect again"})
 	s.leaveAll(true)
 	deadline := time.NewTimer(cluster.Linger)
@@ -130,7 +130,7 @@ func (s *Server) left(w http.ResponseWriter, r *http.Request) {
 	for _, id := range l.Bridges {
 		if l.Now {
 			s.end(id, &pump.Stop{Code: wire.Draining, Text: "the node through which the device came stops; connect again"})
-		} else if leg := s.table.legOf(id); leg != nil {
+		} else if leg := s.table.toMove(id); leg != nil {
 			leg.Ping([]byte(wire.PingDraining))
 		}
 	}

@@ -170,7 +170,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 // the goroutine, the request and the buffers of net/http go.
 func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	b.move(joining, open)
-	if s.table.opened(b, requester, got.via) && s.cfg.Drain > 0 {
+	if s.table.opened(b, requester, got.via) {
 		requester.Ping([]byte(wire.PingDraining))
 	}
 	wait := time.Since(b.created)
