@@ -28,8 +28,9 @@ type Config struct {
 	FailOpen bool          // what must have a line happens without, too
 	Wait     time.Duration // for such a line to be written; 0: 3 s
 
-	Node   string       // on each line; may be empty
-	Logger *slog.Logger // nil: silent
+	Node    string       // on each line; may be empty
+	Version string       // of the program, on the line of its start
+	Logger  *slog.Logger // nil: silent
 }
 
 // Limits of a Log.
@@ -168,6 +169,9 @@ func (l *Log) add(r Record, must bool) (*entry, error) {
 			l.stats.Suppressed++
 			return nil, nil
 		}
+	}
+	if r.Event == Started {
+		r.Version = l.cfg.Version
 	}
 	l.seq++
 	if len(l.queue) >= room {
