@@ -66,6 +66,7 @@ var imports = map[string][]string{
 	"test/netns":                 anything,
 	"test/quickstart":            anything,
 	"test/readme":                anything,
+	"test/secrets":               anything,
 	"test/testlog":               {},
 }
 
