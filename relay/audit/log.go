@@ -293,23 +293,18 @@ func (l *Log) take() (batch []*entry) {
 		l.reopen = false
 		l.out.reopen()
 	}
-	size := 0
-	live := l.queue[:0]
-	for i, e := range l.queue {
-		if e.abandoned {
-			continue
-		}
-		live = append(live, l.queue[i])
-	}
-	clear(l.queue[len(live):])
-	l.queue = live
+	size, seen := 0, 0
 	for _, e := range l.queue {
-		if size > 0 && size+len(e.line) > maxBatch {
-			break
+		if !e.abandoned {
+			if size > 0 && size+len(e.line) > maxBatch {
+				break
+			}
+			size += len(e.line)
+			batch = append(batch, e)
 		}
-		size += len(e.line)
-		batch = append(batch, e)
+		seen++
 	}
+	l.queue = slices.Replace(l.queue, 0, seen, batch...) // without those that are abandoned
 	if batch == nil {
 		l.err = nil // nothing is there to try with; the next line finds out
 	}
