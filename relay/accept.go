@@ -121,6 +121,11 @@ func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow stri
 	if p.Code == wire.MethodNotAllowed {
 		w.Header().Set("Allow", allow)
 	}
+	deviceID := ""
+	if b != nil {
+		deviceID = b.deviceID
+	}
+	s.recordRefusedDevice(allow, p.BridgeID, deviceID, s.from(r), p)
 	s.cfg.Logger.Info("device refused", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", s.from(r), "error", clean(err.Error(), maxLogged))
 	writeProblem(w, p)
 }

@@ -26,6 +26,10 @@ func (s *Server) AdminHandler() http.Handler {
 			answer(w, http.StatusServiceUnavailable, "draining")
 			return
 		}
+		if err := s.auditable(); err != nil {
+			answer(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
 		answer(w, http.StatusOK, "ready")
 	})
 	mux.HandleFunc("GET "+wire.PathBridges, func(w http.ResponseWriter, r *http.Request) {
@@ -41,7 +45,7 @@ func (s *Server) AdminHandler() http.Handler {
 			answer(w, http.StatusBadRequest, err.Error())
 			return
 		}
-		if err := s.killAnywhere(r.Context(), id); err != nil {
+		if err := s.killAnywhere(r.Context(), id, r.RemoteAddr); err != nil {
 			answer(w, http.StatusNotFound, err.Error())
 			return
 		}

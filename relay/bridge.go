@@ -38,6 +38,9 @@ type bridge struct {
 	from      string   // the requester's address
 	signed    bool     // the URL is the credential
 	offered   []string // subprotocols the device may pick from
+	granted   bool     // the principal may have it
+	rule      string   // that decided so, for the audit log
+	recorded  bool     // the audit log has that it opens
 	early     bool     // the requester's 101 is out, with offered[0] if there is one
 	created   time.Time
 

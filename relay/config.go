@@ -50,6 +50,9 @@ type Config struct {
 	// those that were are refused.
 	MaxSignedTTL time.Duration
 
+	// Audit keeps who did what; nil: nobody does.
+	Audit Auditor
+
 	Logger *slog.Logger // nil: silent
 }
 

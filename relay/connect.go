@@ -212,6 +212,10 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 	if err := b.allowed(b.principal); err != nil {
 		return err
 	}
+	b.granted = true
+	if err := s.auditable(); err != nil {
+		return err
+	}
 	b.created = time.Now() // an early 101 may have taken a while
 	return s.table.add(b)
 }
@@ -254,9 +258,9 @@ func (s *Server) origin(r *http.Request, signed bool) error {
 	return nil
 }
 
-// await signals the device and waits for it to come. ctx ends when the requester
+// awaitDevice signals the device and waits for it to come. ctx ends when the requester
 // leaves.
-func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
+func (s *Server) awaitDevice(ctx context.Context, b *bridge) (arrival, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.DialBack,
 		fmt.Errorf("%w: device %q did not dial back within %v", errDialBack, b.deviceID, s.cfg.DialBack))
 	defer cancel()

@@ -71,6 +71,13 @@
 // where a container that restarts in its pod finds the old one: with it, a token of
 // the earlier life would look like one of this.
 //
+// # Audit
+//
+// An Auditor has a line of each bridge before the requester's 101, so that one without
+// cannot carry anything: it is refused with audit_failed, and the device's side closed
+// with 1011. A kill has its line at the owner, before that of the end. A node that could
+// not make a bridge for that reason is not ready. README.md has the threat model.
+//
 // # Signed URLs
 //
 // Who may connect may ask /bridge/getSignedUrl for a URL that connects without

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"websocketbridge/relay/audit"
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
@@ -59,6 +60,7 @@ var codes = []struct {
 	{errSignedOff, wire.Forbidden, own},
 	{errSignedExpired, wire.BadSignature, own},
 	{errSignature, wire.BadSignature, nil},
+	{audit.ErrNotKept, wire.AuditFailed, nil},
 	{errLimit, wire.LimitReached, tail(errLimit)},
 	{errDraining, wire.Draining, nil},
 

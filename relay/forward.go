@@ -113,6 +113,7 @@ func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Re
 func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.Claims, err error) {
 	p := problem(nil, err)
 	p.BridgeID = c.BridgeID.String()
+	s.recordRefusedDevice(r.Method, p.BridgeID, c.DeviceID, s.from(r), p)
 	s.cfg.Logger.Warn("forward failed", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "device", c.DeviceID, "owner", c.Owner,
 		"from", s.from(r), "error", clean(err.Error(), maxLogged))
 	writeProblem(w, p)

@@ -44,7 +44,8 @@ func (s *Server) nodeHandler() http.Handler {
 	})
 	mux.HandleFunc("DELETE "+wire.PathBridges+"/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id, err := token.ParseID(r.PathValue("id"))
-		if err != nil || !s.kill(id) {
+		by := killer{cmp.Or(r.Header.Get(headerFrom), r.RemoteAddr), clean(cmp.Or(r.Header.Get(cluster.HeaderNode), r.RemoteAddr), maxLogged)}
+		if err != nil || !s.kill(id, by) {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
@@ -103,7 +104,7 @@ func (t *table) list() []listedBridge {
 func (s *Server) listAll(ctx context.Context) listing {
 	all := s.listing()
 	var mu sync.Mutex // guards all
-	all.Incomplete = s.askAll(ctx, http.MethodGet, wire.PathBridges, func(node string, a *cluster.Answer, err error) {
+	all.Incomplete = s.askAll(ctx, http.MethodGet, wire.PathBridges, "", func(node string, a *cluster.Answer, err error) {
 		var l listing
 		if err == nil && a.Status != http.StatusOK {
 			err = fmt.Errorf("it answered %d", a.Status)
@@ -129,8 +130,9 @@ func (s *Server) listAll(ctx context.Context) listing {
 // maxAsking is how many peers are asked at once.
 const maxAsking = 16
 
-// askAll asks every peer that can be named, and says whether there may be more.
-func (s *Server) askAll(ctx context.Context, method, path string, got func(node string, a *cluster.Answer, err error)) (incomplete bool) {
+// askAll asks every peer that can be named, and says whether there may be more. from is
+// who asks this node, if the others have to know.
+func (s *Server) askAll(ctx context.Context, method, path, from string, got func(node string, a *cluster.Answer, err error)) (incomplete bool) {
 	if s.cfg.Cluster == nil {
 		return false
 	}
@@ -144,6 +146,9 @@ func (s *Server) askAll(ctx context.Context, method, path string, got func(node 
 			r, err := http.NewRequestWithContext(ctx, method, path, nil)
 			var a *cluster.Answer
 			if err == nil {
+				if from != "" {
+					r.Header.Set(headerFrom, from)
+				}
 				a, err = s.cfg.Cluster.Ask(ctx, node, r)
 			}
 			got(node, a, err)
@@ -153,8 +158,17 @@ func (s *Server) askAll(ctx context.Context, method, path string, got func(node 
 	return !complete
 }
 
+// A killer is an operator.
+type killer struct {
+	from string // the operator's address
+	via  string // the node that was asked, if it is another
+}
+
 // kill ends a bridge of this node.
-func (s *Server) kill(id token.ID) bool {
+func (s *Server) kill(id token.ID, by killer) bool {
+	if b := s.table.get(id); b != nil {
+		s.recordKilled(b, by.from, by.via)
+	}
 	return s.end(id, &pump.Stop{Code: wire.Killed, Text: "an operator of the relay ended the bridge"})
 }
 
@@ -179,14 +193,14 @@ func (s *Server) end(id token.ID, why *pump.Stop) bool {
 var errUnknownBridge = errors.New("no such bridge")
 
 // killAnywhere ends a bridge wherever it is.
-func (s *Server) killAnywhere(ctx context.Context, id token.ID) error {
-	if s.kill(id) {
+func (s *Server) killAnywhere(ctx context.Context, id token.ID, from string) error {
+	if s.kill(id, killer{from: from}) {
 		return nil
 	}
 	var mu sync.Mutex // guards the two below
 	found := false
 	var missing []string
-	incomplete := s.askAll(ctx, http.MethodDelete, wire.PathBridges+"/"+id.String(), func(node string, a *cluster.Answer, err error) {
+	incomplete := s.askAll(ctx, http.MethodDelete, wire.PathBridges+"/"+id.String(), from, func(node string, a *cluster.Answer, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {

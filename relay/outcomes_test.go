@@ -129,6 +129,7 @@ func TestRequesterOutcomes(t *testing.T) {
 	// Those that no WebSocket client can provoke.
 	met[wire.MethodNotAllowed], met[wire.UpgradeRequired] = true, true
 	met[wire.BadSignature] = true // TestSignedURLChanged
+	met[wire.AuditFailed] = true  // TestAuditFails
 	for _, o := range wire.Outcomes() {
 		device := o.Code == wire.BadToken || o.Code == wire.TokenProof || o.Code == wire.BridgeGone || o.Code == wire.OwnerLost
 		if o.Status != 0 && !device && !met[o.Code] {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"websocketbridge/relay/audit"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
@@ -76,6 +77,8 @@ func (s *Server) Run(ctx context.Context, on Listeners) error {
 		on.Node = s.cfg.Cluster.Listen(on.Node)
 		defer on.Node.Close()
 	}
+	s.record(audit.Record{Event: audit.Started, URL: s.cfg.PublicURL})
+	defer s.record(audit.Record{Event: audit.Stopped})
 	failed := make(chan error, 3)
 	var servers []*http.Server
 	var serving sync.WaitGroup
@@ -185,6 +188,7 @@ func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 		defer s.table.remove(b)
 		res := pump.Run(b.live, requester, got.leg, s.cfg.pump())
 		b.move(open, closed)
+		s.recordClosed(b, got.via, res)
 		log.Info("bridge closed", "reason", res.Reason, "by", res.By, "close", res.CloseCode, "text", clean(res.Text, 200),
 			"duration", res.Duration.Round(time.Millisecond), "to_device_bytes", res.ToDevice, "to_requester_bytes", res.ToRequester)
 	})
@@ -196,6 +200,7 @@ const maxLogged = 300
 // logRefused is the one line of a bridge that never opened.
 func (s *Server) logRefused(b *bridge, err error) {
 	p := problem(b, err)
+	s.recordRefused(b, p)
 	name := ""
 	if b.principal != nil {
 		name = b.principal.Name

@@ -28,18 +28,23 @@ const (
 type signedURL struct {
 	aim
 	expires   time.Time
-	principal string // who asked for it
+	principal string          // who asked for it
+	asks      *auth.Principal // the same, while it is made
 }
 
 // getSignedURL serves /bridge/getSignedUrl: who may connect gets a URL with which
 // anybody may, for a while. The URL is a secret, so the log has what it is for only.
 func (s *Server) getSignedURL(w http.ResponseWriter, r *http.Request) {
 	u, err := s.parseSigning(r)
+	if err == nil {
+		err = s.recordSigned(r.Context(), u, s.from(r))
+	}
 	log := s.cfg.Logger.With("device", clean(u.deviceID, wire.MaxDeviceID), "principal", u.principal, "target", clean(u.target, maxLogged), "from", s.from(r))
 	h := w.Header()
 	h.Set("Referrer-Policy", "no-referrer")
 	if err != nil {
 		p := problem(nil, err)
+		s.recordUnsigned(u, s.from(r), p)
 		log.Info("signed URL refused", "reason", p.Code, "error", clean(err.Error(), maxLogged))
 		if p.Code == wire.MethodNotAllowed {
 			h.Set("Allow", http.MethodGet)
@@ -78,7 +83,7 @@ func (s *Server) parseSigning(r *http.Request) (u signedURL, err error) {
 	if err != nil {
 		return u, err
 	}
-	u.principal = p.Name
+	u.principal, u.asks = p.Name, p
 	if err := s.origin(r, false); err != nil {
 		return u, err
 	}

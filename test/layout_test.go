@@ -28,18 +28,19 @@ var imports = map[string][]string{
 	"signaler/c2d":          {"signaler", "signaler/credential"},
 	"signaler/method":       {"signaler", "signaler/credential"},
 	"signaler/auto":         {"signaler", "signaler/method"},
-	"relay":                 {"relay/auth", "relay/cluster", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
+	"relay":                 {"relay/audit", "relay/auth", "relay/cluster", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
 	"relay/cluster":         {},
 	"relay/wire":            {},
 	"relay/ws":              {},
 	"relay/token":           {},
 	"relay/auth":            {},
+	"relay/audit":           {},
 	"relay/session":         {},
 	"relay/settings":        {},
 	"relay/pump":            {"relay/wire", "relay/ws"},
 	"relay/client":          {"relay/session", "relay/wire", "relay/ws"},
 	"relay/cmd/relay": {
-		"relay", "relay/auth", "relay/cluster", "relay/settings", "relay/token", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
+		"relay", "relay/audit", "relay/auth", "relay/cluster", "relay/settings", "relay/token", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
 		"signaler/entra", "signaler/fake", "signaler/method", "signaler/sas",
 	},
 	"relay/cmd/bridge":    {"relay/client", "relay/session", "relay/settings", "relay/wire", "relay/ws"},
@@ -65,6 +66,7 @@ var imports = map[string][]string{
 	"test/netns":                 anything,
 	"test/quickstart":            anything,
 	"test/readme":                anything,
+	"test/secrets":               anything,
 	"test/testlog":               {},
 }
 
@@ -86,7 +88,7 @@ var foreign = map[string][]string{
 	"golang.org/x/net/proxy":               {"relay/ws", "signaler/c2d"},
 	"golang.org/x/sys":                     {"deviceagent/handoff"},
 	"golang.org/x/term":                    {"relay/cmd/relay", "relay/cmd/bridge"},
-	"golang.org/x/time/rate":               {"signaler/method"},
+	"golang.org/x/time/rate":               {"relay/audit", "signaler/method"},
 	"testing":                              {"signaler/signalertest"},
 }
 

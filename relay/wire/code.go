@@ -23,6 +23,7 @@ const (
 	HubThrottled     Code = "hub_throttled"
 	HubFailed        Code = "hub_failed"
 	Draining         Code = "draining"
+	AuditFailed      Code = "audit_failed"
 	DialBackTimeout  Code = "dial_back_timeout"
 	Internal         Code = "internal"
 )
@@ -89,6 +90,7 @@ var outcomes = []Outcome{
 	{HubThrottled, http.StatusTooManyRequests, 4429, "The hub throttles the relay.", "try again later", true},
 	{HubFailed, http.StatusBadGateway, 4502, "The relay cannot use the hub.", "tell who runs the relay; its log has the cause", true},
 	{Draining, http.StatusServiceUnavailable, 4503, "The node is draining.", "try again; another node will take it", true},
+	{AuditFailed, http.StatusServiceUnavailable, 4503, "The relay cannot write its audit log, and makes no bridge without.", "tell who runs the relay: its disk may be full", true},
 	{DialBackTimeout, http.StatusGatewayTimeout, 4504, "The device was told but did not dial back in time.", "is the device online and its agent running? can it reach the relay, and does it allow this relay's host?", true},
 	{Internal, http.StatusInternalServerError, CloseInternal, "The relay failed.", "tell who runs the relay; its log has the cause", true},
 

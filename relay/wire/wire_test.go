@@ -17,7 +17,7 @@ func TestOutcomes(t *testing.T) {
 		"device_not_found": {404, 4404}, "device_offline": {404, 4404}, "device_refused": {409, 4409},
 		"method_not_allowed": {405, 0}, "upgrade_required": {426, 0},
 		"limit_reached": {429, 4429}, "hub_throttled": {429, 4429}, "hub_failed": {502, 4502},
-		"draining": {503, 4503}, "dial_back_timeout": {504, 4504}, "internal": {500, 1011},
+		"draining": {503, 4503}, "audit_failed": {503, 4503}, "dial_back_timeout": {504, 4504}, "internal": {500, 1011},
 		"bad_token": {400, 0}, "token_proof": {403, 0}, "bridge_gone": {410, 0}, "owner_lost": {502, 1012},
 		"done": {0, 1000}, "peer_lost": {0, 1001}, "peer_dead": {0, 1001}, "protocol": {0, 1002},
 		"idle_timeout": {0, 1008}, "max_duration": {0, 1008}, "max_bytes": {0, 1008}, "overload": {0, 1013},

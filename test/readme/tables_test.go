@@ -75,3 +75,11 @@ func TestPaths(t *testing.T) {
 		}
 	}
 }
+
+// The audit line is one that package audit is tested to write.
+func TestAuditLine(t *testing.T) {
+	line := regexp.MustCompile(`(?m)^\{"v":1,.*$`).FindString(text(t, readme))
+	if line == "" || !strings.Contains(text(t, "../../relay/audit/doc.go"), "//\t"+line+"\n") {
+		t.Errorf("relay/audit/doc.go does not have the line %s", line)
+	}
+}

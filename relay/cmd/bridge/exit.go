@@ -44,6 +44,7 @@ var codeExits = map[wire.Code]int{
 	wire.DialBackTimeout:  exitDialBack,
 	wire.HubFailed:        exitRelay,
 	wire.Draining:         exitRelay,
+	wire.AuditFailed:      exitRelay,
 	wire.Internal:         exitRelay,
 	wire.UpgradeRequired:  exitRelay,
 	wire.MethodNotAllowed: exitRelay,

@@ -57,6 +57,8 @@ type config struct {
 	Drain       time.Duration `envconfig:"DRAIN" default:"10m" desc:"for open bridges after SIGTERM; a second signal ends them"`
 	Reload      time.Duration `envconfig:"RELOAD" default:"10s" desc:"between looks at files with keys and certificates, which are used as soon as they change; 0: only at SIGHUP"`
 
+	Audit auditSettings
+
 	Log settings.Log
 }
 
@@ -147,6 +149,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 		bad("SIGNALER", "%q is not one of c2d, method, auto and fake", c.Signaler)
 	}
 	c.checkLimits(p.relay, bad)
+	c.Audit.check(bad)
 	if p.log, err = c.Log.New("RELAY", logTo); err != nil {
 		name, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), "RELAY_"), ": ")
 		bad(name, "%s", problem)

@@ -50,7 +50,7 @@ files, puts new keys and certificates in force; open bridges stay.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd.Context(), errOut)
+			return serve(cmd.Context(), out, errOut)
 		},
 	}
 	root.AddCommand(newHashKey(), newTokenKey(), &cobra.Command{

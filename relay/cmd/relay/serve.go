@@ -20,7 +20,7 @@ import (
 )
 
 // serve runs a node until ctx ends or a signal comes, and its drain is over.
-func serve(ctx context.Context, logTo io.Writer) error {
+func serve(ctx context.Context, out, logTo io.Writer) (err error) {
 	hangups := make(chan os.Signal, 1) // from the first moment: who does not heed SIGHUP is ended by it
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -30,6 +30,23 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	}
 	log := p.log
 	p.relay.Logger = log
+
+	who, err := c.Audit.open(out, p.node, log)
+	if err != nil {
+		return err
+	}
+	if who != nil {
+		p.relay.Audit = who
+		auditReloads(who, p.watched)
+		// It outlives all that has something to tell.
+		auditCtx, stopAudit := context.WithCancel(context.Background())
+		written := make(chan error, 1)
+		go func() { written <- who.Run(auditCtx) }()
+		defer func() {
+			stopAudit()
+			err = cmp.Or(err, <-written)
+		}()
+	}
 
 	public, err := net.Listen("tcp", c.Listen)
 	if err != nil {
@@ -94,6 +111,12 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(told)
 	wg.Go(func() { heed(sigCtx, told, log, drain, node.Kill) })
+	if who != nil {
+		moved := make(chan os.Signal, 1)
+		signal.Notify(moved, syscall.SIGHUP)
+		defer signal.Stop(moved)
+		wg.Go(func() { reopenAudit(sigCtx, who, moved) })
+	}
 	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, log) })
 
 	if c.TokenKeys == "" { // a cluster has some

@@ -1,0 +1,9 @@
+package audit_test
+
+import (
+	"testing"
+
+	"websocketbridge/test/netfault"
+)
+
+func TestMain(m *testing.M) { netfault.Main(m) }
