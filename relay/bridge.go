@@ -3,11 +3,13 @@ package relay
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/policy"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 )
@@ -41,6 +43,9 @@ type bridge struct {
 	early     bool     // the requester's 101 is out, with offered[0] if there is one
 	created   time.Time
 
+	permit policy.Decision // what allowed it; not changed any more once b is in the table
+	lapse  *time.Timer     // looks whether it still does; nil: nobody asks again
+
 	waits   bool // counts as waiting in the table, whose lock guards it
 	state   atomic.Int32
 	arrived chan arrival // cap 1: sent by whoever moved waiting → joining
@@ -69,6 +74,9 @@ func (b *bridge) move(from, to state) bool {
 	return b.state.CompareAndSwap(int32(from), int32(to))
 }
 
+// rule names what of the policy allowed b.
+func (b *bridge) rule() string { return strings.Join(b.permit.Rules, ", ") }
+
 // pick chooses the subprotocol for both sides: the first the device names that
 // the requester offered.
 func (b *bridge) pick(device []string) string {
@@ -90,12 +98,13 @@ type table struct {
 	mu       sync.Mutex // guards all below
 	draining bool
 	bridges  map[token.ID]*bridge
-	waiting  int           // those counted against maxWaiting
-	changed  chan struct{} // closed and replaced when a bridge goes
+	waiting  int            // those counted against maxWaiting
+	held     map[holder]int // bridges that count against a cap of the policy
+	changed  chan struct{}  // closed and replaced when a bridge goes
 }
 
 func newTable(maxBridges, maxWaiting int) *table {
-	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), changed: make(chan struct{})}
+	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), held: make(map[holder]int), changed: make(chan struct{})}
 }
 
 // add reserves room for b.
@@ -110,7 +119,11 @@ func (t *table) add(b *bridge) error {
 	case t.waiting >= t.maxWaiting:
 		return fmt.Errorf("%w: %d of at most %d bridges wait for their device", errLimit, t.waiting, t.maxWaiting)
 	}
+	if err := t.capped(b); err != nil {
+		return err
+	}
 	t.bridges[b.id] = b
+	t.count(b, 1)
 	b.waits = true
 	t.waiting++
 	return nil
@@ -141,6 +154,7 @@ func (t *table) remove(b *bridge) {
 		return
 	}
 	delete(t.bridges, b.id)
+	t.count(b, -1)
 	t.unwait(b)
 	b.end(nil)
 	close(t.changed)

@@ -82,7 +82,7 @@ func (s *Server) parseSigning(r *http.Request) (u signedURL, err error) {
 	if err := s.origin(r, false); err != nil {
 		return u, err
 	}
-	if err := u.allowed(p); err != nil {
+	if _, err := s.permit(p, u.aim, time.Now()); err != nil {
 		return u, err
 	}
 	now := time.Now()

@@ -134,14 +134,7 @@ func dial(ctx context.Context, cfg Config, req Request, subprotocols ...string) 
 	if err != nil {
 		return nil, err
 	}
-	h := cfg.Header.Clone()
-	if h == nil {
-		h = make(http.Header)
-	}
-	if cfg.APIKey != "" {
-		h.Set(wire.HeaderAPIKey, cfg.APIKey)
-	}
-	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), h, subprotocols...)
+	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), credentials(cfg), subprotocols...)
 	if err != nil {
 		return nil, fromHandshake(err)
 	}

@@ -94,7 +94,7 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(told)
 	wg.Go(func() { heed(sigCtx, told, log, drain, node.Kill) })
-	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, log) })
+	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, node.Recheck, log) })
 
 	if c.TokenKeys == "" { // a cluster has some
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
