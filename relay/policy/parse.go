@@ -255,6 +255,10 @@ func (r *reader) globs(n *yaml.Node, what string, dash bool) (globs []auth.Glob)
 }
 
 func (r *reader) glob(n *yaml.Node, what string, dash bool) (auth.Glob, bool) {
+	if dash && n.Kind == yaml.SequenceNode { // - - in a block
+		r.fault(n, `%s: an item is a list; the default target is "-", in quotes`, what)
+		return auth.Glob{}, false
+	}
 	text, ok := r.text(n, "an item of "+what)
 	if !ok {
 		return auth.Glob{}, false

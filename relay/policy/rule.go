@@ -18,21 +18,19 @@ const (
 
 func (r *reader) rule(n *yaml.Node, number int, names map[string]int) (out rule) {
 	what := fmt.Sprintf("rule %d", number)
+	if name := nameIn(n); name != nil {
+		what = fmt.Sprintf("rule %.40q", name.Value)
+		if line, twice := names[name.Value]; twice {
+			r.fault(name, "%s is in line %d already", what, line)
+		}
+		names[name.Value] = name.Line
+	}
 	entries, ok := r.mapping(n, what, "name", "deny", "who", "devices", "targets", "hours", "caps")
 	if !ok {
 		return out
 	}
 	missing := map[string]bool{"name": true, "who": true, "devices": true, "targets": true}
 	var caps *yaml.Node
-	for _, e := range entries { // the name first: it is in the faults of the others
-		if name, ok := e.value.Value, e.name == "name"; ok && name != "" && e.value.Kind == yaml.ScalarNode {
-			what = fmt.Sprintf("rule %.40q", name)
-			if line, twice := names[name]; twice {
-				r.fault(e.value, "%s is in line %d already", what, line)
-			}
-			names[name] = e.value.Line
-		}
-	}
 	for _, e := range entries {
 		delete(missing, e.name)
 		switch e.name {
@@ -73,6 +71,16 @@ func (r *reader) rule(n *yaml.Node, number int, names map[string]int) (out rule)
 		}
 	}
 	return out
+}
+
+// nameIn returns a rule's name, which is in the faults of all the rest; nil: it has none.
+func nameIn(n *yaml.Node) *yaml.Node {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if value := n.Content[i+1]; n.Content[i].Value == "name" && value.Kind == yaml.ScalarNode && value.Value != "" {
+			return value
+		}
+	}
+	return nil
 }
 
 func (r *reader) who(n *yaml.Node, what string) (out who) {
@@ -190,7 +198,7 @@ func (r *reader) window(n *yaml.Node, what string) (w window, ok bool) {
 		r.fault(n, "%s: from and to need each other", what)
 	case !seen["days"] && !seen["from"]:
 		r.fault(n, "%s: it says neither days nor from and to", what)
-	case seen["from"] && w.from == w.to:
+	case seen["from"] && w.from == w.to && w.from >= 0:
 		r.fault(n, "%s: from is to; leave both out for whole days", what)
 	case w.to < w.from:
 		w.to += wholeDay
