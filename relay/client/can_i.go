@@ -20,12 +20,11 @@ const canITimeout = 30 * time.Second
 // CanI asks the relay whether it would let a request through, and why. It asks neither the
 // device nor the hub, so yes does not mean that the device is there. A no is no error.
 func CanI(ctx context.Context, cfg Config, req Request) (wire.Permission, error) {
-	u, err := connectURL(cfg, req)
+	u, err := requestURL(cfg, req, wire.PathCanI)
 	if err != nil {
 		return wire.Permission{}, err
 	}
 	u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
-	u.Path = strings.TrimSuffix(u.Path, wire.PathConnect) + wire.PathCanI
 	ctx, cancel := context.WithTimeout(ctx, canITimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
