@@ -98,13 +98,15 @@ type table struct {
 	mu       sync.Mutex // guards all below
 	draining bool
 	bridges  map[token.ID]*bridge
-	waiting  int            // those counted against maxWaiting
-	held     map[holder]int // bridges that count against a cap of the policy
-	changed  chan struct{}  // closed and replaced when a bridge goes
+	waiting  int                  // those counted against maxWaiting
+	held     map[holder]int       // bridges that count against a cap of the policy
+	paced    map[holder]time.Time // until when connects that count against such a cap reach
+	sweep    int                  // how many of these are worth a look for old ones
+	changed  chan struct{}        // closed and replaced when a bridge goes
 }
 
 func newTable(maxBridges, maxWaiting int) *table {
-	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), held: make(map[holder]int), changed: make(chan struct{})}
+	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), held: make(map[holder]int), paced: make(map[holder]time.Time), sweep: minSweep, changed: make(chan struct{})}
 }
 
 // add reserves room for b.

@@ -137,7 +137,7 @@ func (t *table) all() []*bridge {
 type holder struct{ owner, rule string }
 
 func (b *bridge) holders() (all []holder) {
-	if b.permit.Caps.Bridges == 0 {
+	if b.permit.Caps.Bridges == 0 && b.permit.Caps.ConnectsPerMinute == 0 {
 		return nil
 	}
 	for _, rule := range b.permit.Rules {
@@ -146,14 +146,44 @@ func (b *bridge) holders() (all []holder) {
 	return all
 }
 
-// capped says whether a rule's cap leaves room for b. The caller holds mu.
+// capped says whether its rules' caps leave room for b, and if so counts its connect. The
+// caller holds mu.
 func (t *table) capped(b *bridge) error {
-	for _, h := range b.holders() {
-		if n := t.held[h]; n >= b.permit.Caps.Bridges {
-			return fmt.Errorf("%w: %q has %d of at most %d bridges by rule %q", errLimit, h.owner, n, b.permit.Caps.Bridges, h.rule)
+	caps, all, now := b.permit.Caps, b.holders(), time.Now()
+	for _, h := range all {
+		if n := t.held[h]; caps.Bridges > 0 && n >= caps.Bridges {
+			return fmt.Errorf("%w: %q has %d of at most %d bridges by rule %q", errLimit, h.owner, n, caps.Bridges, h.rule)
+		}
+		if caps.ConnectsPerMinute > 0 && t.paced[h].Sub(now) > time.Minute-time.Minute/time.Duration(caps.ConnectsPerMinute) {
+			return fmt.Errorf("%w: %q has made %d connects within a minute by rule %q", errLimit, h.owner, caps.ConnectsPerMinute, h.rule)
 		}
 	}
+	if caps.ConnectsPerMinute == 0 {
+		return nil
+	}
+	for _, h := range all {
+		t.pace(h, now, time.Minute/time.Duration(caps.ConnectsPerMinute))
+	}
 	return nil
+}
+
+// pace counts one connect. Each takes an interval, one after the other from now on, and a
+// minute of them may be ahead (the generic cell rate algorithm).
+func (t *table) pace(h holder, now time.Time, interval time.Duration) {
+	next := t.paced[h]
+	if next.Before(now) {
+		next = now
+	}
+	t.paced[h] = next.Add(interval)
+	if len(t.paced) < t.sweep {
+		return
+	}
+	for h, next := range t.paced {
+		if next.Before(now) {
+			delete(t.paced, h)
+		}
+	}
+	t.sweep = max(2*len(t.paced), minSweep)
 }
 
 // count adds b to what its rules cap, or takes it away. The caller holds mu.

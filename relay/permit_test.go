@@ -65,7 +65,7 @@ func byName(grants ...auth.Grant) authFunc {
 		}
 		p := &auth.Principal{Name: name, Method: auth.MethodAPIKey, Grants: grants}
 		if strings.Contains(name, ":") {
-			p.Method, p.Claims = "oidc", map[string][]string{"roles": {"Bridge.User"}}
+			p.Method, p.Claims = auth.MethodOIDC, map[string][]string{"roles": {"Bridge.User"}}
 		}
 		return p, nil
 	}
@@ -193,6 +193,7 @@ func TestPolicy(t *testing.T) {
 					}
 					requester, device := n.openAs(tt.as, tt.query)
 					echo(t, requester, device)
+					synctest.Wait()
 					wantLog(t, n, "rule="+tt.rule)
 					return
 				}
@@ -291,6 +292,37 @@ func TestPolicyCaps(t *testing.T) {
 	})
 }
 
+// A minute's connects may come at once, and then one each time that one fits again.
+func TestConnectsPerMinute(t *testing.T) {
+	inBubble(t, func(c *relay.Config) {
+		c.Policy, c.Auth = mustPolicy(t, strings.ReplaceAll(rules, "bridges: 2, max_duration: 2h, max_bytes: 10KB", "connects_per_minute: 3")), byName()
+	}, func(n *node) {
+		defer n.srv.Kill()
+		const query = "deviceId=pump-1&target=ssh"
+		refused := func() {
+			t.Helper()
+			_, err := n.connectAs("ops", query)
+			if p := wantStatus(t, err, http.StatusTooManyRequests, wire.LimitReached); p.Detail != `"ops" has made 3 connects within a minute by rule "operators"` {
+				t.Error(p.Detail)
+			}
+		}
+		for range 3 {
+			n.openAs("ops", query)
+		}
+		refused()
+		refused()
+		time.Sleep(20 * time.Second)
+		n.openAs("ops", query)
+		refused()
+		n.openAs("ops", "deviceId=valve-1&target=ssh") // by another rule
+		time.Sleep(time.Hour)
+		for range 3 {
+			n.openAs("ops", query)
+		}
+		refused()
+	})
+}
+
 // The URL's principal is judged by the rules for who asked for it, at both times.
 func TestSignedPolicy(t *testing.T) {
 	ask := func(n *node, name, query string) (int, string) {
@@ -383,6 +415,7 @@ func TestRevoke(t *testing.T) {
 				if p := wantStatus(t, (<-waits).err, http.StatusForbidden, wire.PermissionRevoked); p.Detail != `"ops" may not reach device "pump-2"` {
 					t.Error(p.Detail)
 				}
+				synctest.Wait()
 				wantLog(t, n, `msg="permission revoked"`)
 				wantLog(t, n, "reason=permission_revoked by=relay")
 			})

@@ -32,6 +32,8 @@ const (
 	MethodNone   = "none"
 	MethodAPIKey = "api-key"
 	MethodSigned = "signed-url"
+	MethodOIDC   = "oidc"
+	MethodCert   = "client-cert"
 )
 
 // A Principal is who auth says is asking. It is made for one request and never
@@ -41,14 +43,15 @@ type Principal struct {
 	Name string
 	// Method is how we know: one of the Method constants.
 	Method string
+	// Claims are what else is known of it, for rules to ask for: groups, roles, scp, tid
+	// and so on of a token; uri, dns, email, cn, o, ou and issuer of a certificate.
+	Claims map[string][]string
 	// Expires is when the credentials end; zero: never. A bridge that was open
 	// by then is the relay's to close or to keep.
 	Expires time.Time
 	// Grants are what it may reach: whatever any one of them allows. Where there is a
 	// policy they are a limit besides, and nil is none.
 	Grants []Grant
-	// Claims are those of a JWT or certificate; nil for others.
-	Claims map[string][]string
 
 	key keyHash // of the API key
 }

@@ -31,7 +31,7 @@ func CanI(ctx context.Context, cfg Config, req Request) (wire.Permission, error)
 	if err != nil {
 		return wire.Permission{}, badRequest("%w", err)
 	}
-	r.Header = credentials(cfg)
+	r.Header = header(cfg)
 	t := cfg.Dialer.Transport()
 	t.DisableKeepAlives = true
 	c := http.Client{
@@ -64,8 +64,8 @@ func CanI(ctx context.Context, cfg Config, req Request) (wire.Permission, error)
 	return p, nil
 }
 
-// credentials are the headers that say who asks.
-func credentials(cfg Config) http.Header {
+// header says who asks.
+func header(cfg Config) http.Header {
 	h := cfg.Header.Clone()
 	if h == nil {
 		h = make(http.Header)

@@ -134,7 +134,7 @@ func dial(ctx context.Context, cfg Config, req Request, subprotocols ...string) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), credentials(cfg), subprotocols...)
+	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), header(cfg), subprotocols...)
 	if err != nil {
 		return nil, fromHandshake(err)
 	}

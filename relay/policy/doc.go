@@ -40,10 +40,10 @@
 //	             day's; absent: whole days
 //	    zone     a name of the time zone database, as Europe/Amsterdam; or UTC
 //	  caps     optional, not with deny; what is absent is not capped:
-//	    bridges              at once, of one principal by this rule
+//	    bridges              at once, of one principal by this rule, on each node
 //	    max_duration, idle   of each bridge, as 2h or 15m
 //	    max_bytes            of each bridge, both ways together, as 1GiB
-//	    connects_per_minute  of one principal by this rule
+//	    connects_per_minute  of one principal by this rule, on each node
 //
 // Globs are those of package auth. YAML keeps some characters for itself: a glob that
 // begins with * or ? or @, and "-", need quotes.

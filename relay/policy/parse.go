@@ -26,7 +26,7 @@ const (
 )
 
 // methods are how a principal may have been authenticated.
-var methods = []string{auth.MethodAPIKey, "oidc", "cert", auth.MethodSigned, auth.MethodNone}
+var methods = []string{auth.MethodAPIKey, auth.MethodOIDC, auth.MethodCert, auth.MethodSigned, auth.MethodNone}
 
 // A fault is one thing that is wrong with a file.
 type fault struct {

@@ -54,7 +54,7 @@ func TestFaults(t *testing.T) {
 		"who is a list":         {good("[ops]", "[[ops]]"), `line 4: an item of rule "all": who is no mapping`},
 		"who by a bad glob":     {good("[ops]", `["a\\"]`), `line 4: rule "all": who: the glob "a\\" ends with a single \`},
 		"who by a bad name":     {good("[ops]", `[{name: "a b"}]`), `line 4: rule "all": who: name: the glob "a b" has a space`},
-		"who by a bad method":   {good("[ops]", "[{method: magic}]"), `line 4: rule "all": who: method "magic" is none of api-key, oidc, cert, signed-url, none`},
+		"who by a bad method":   {good("[ops]", "[{method: magic}]"), `line 4: rule "all": who: method "magic" is none of api-key, oidc, client-cert, signed-url, none`},
 		"claim without is":      {good("[ops]", "[{claim: a}]"), `line 4: rule "all": who: claim and is need each other`},
 		"is without claim":      {good("[ops]", "[{is: a}]"), `line 4: rule "all": who: claim and is need each other`},
 		"a claim is a list":     {good("[ops]", "[{claim: a, is: [b]}]"), `line 4: rule "all": who: is is no text`},
@@ -195,7 +195,7 @@ func FuzzPolicy(f *testing.F) {
 		}
 		const year2500 = 16_725_225_600
 		now := time.Unix(unix%year2500, 0)
-		for _, method := range []string{auth.MethodAPIKey, auth.MethodSigned, "oidc"} {
+		for _, method := range []string{auth.MethodAPIKey, auth.MethodSigned, auth.MethodOIDC} {
 			by := &auth.Principal{Name: name, Method: method, Claims: map[string][]string{name: {device, target}}}
 			d := p.Decide(by, device, []string{target, ""}, now)
 			if d.Allowed != (d.Err() == nil) || d.Why == "" || d.Allowed && len(d.Rules) == 0 {

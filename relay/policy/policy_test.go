@@ -26,7 +26,7 @@ rules:
       - ops
       - "oidc:*@example.com"
       - {claim: roles, is: Bridge.User}
-      - {method: cert, name: "plant-*"}
+      - {method: client-cert, name: "plant-*"}
     devices: [{group: pumps}, boiler-1]
     targets: [ssh, web]
     hours: {days: mon-fri, from: "07:00", to: "19:00", zone: Europe/Amsterdam}
@@ -91,7 +91,7 @@ var (
 func key(name string) *auth.Principal { return &auth.Principal{Name: name, Method: auth.MethodAPIKey} }
 
 func claims(name, claim string, values ...string) *auth.Principal {
-	return &auth.Principal{Name: name, Method: "oidc", Claims: map[string][]string{claim: values}}
+	return &auth.Principal{Name: name, Method: auth.MethodOIDC, Claims: map[string][]string{claim: values}}
 }
 
 func signed(name string) *auth.Principal {
@@ -114,9 +114,9 @@ func TestDecide(t *testing.T) {
 		{"a name", key("ops"), "pump-7", []string{"ssh"}, tuesday, "operators", "", "2026-06-02T17:00:00Z"},
 		{"a glob of a name", claims("oidc:ann@example.com", "x"), "well-3", []string{"web"}, tuesday, "operators", "", "2026-06-02T17:00:00Z"},
 		{"a claim", claims("oidc:bob@elsewhere", "roles", "Other", "Bridge.User"), "boiler-1", []string{"web"}, tuesday, "operators", "", "2026-06-02T17:00:00Z"},
-		{"method and name", &auth.Principal{Name: "plant-3", Method: "cert"}, "pump-7", []string{"ssh"}, tuesday, "operators", "", "2026-06-02T17:00:00Z"},
+		{"method and name", &auth.Principal{Name: "plant-3", Method: auth.MethodCert}, "pump-7", []string{"ssh"}, tuesday, "operators", "", "2026-06-02T17:00:00Z"},
 		{"the name by another method", key("plant-3"), "pump-7", []string{"ssh"}, tuesday, "", `no rule of the policy lets "plant-3" in`, ""},
-		{"another name by the method", &auth.Principal{Name: "home-3", Method: "cert"}, "pump-7", []string{"ssh"}, tuesday, "", `no rule of the policy lets "home-3" in`, ""},
+		{"another name by the method", &auth.Principal{Name: "home-3", Method: auth.MethodCert}, "pump-7", []string{"ssh"}, tuesday, "", `no rule of the policy lets "home-3" in`, ""},
 		{"a value of another claim", claims("oidc:bob@elsewhere", "groups", "Bridge.User"), "pump-7", []string{"ssh"}, tuesday, "", `no rule of the policy lets "oidc:bob@elsewhere" in`, ""},
 		{"a claim in another case", claims("oidc:bob@elsewhere", "roles", "bridge.user"), "pump-7", []string{"ssh"}, tuesday, "", `no rule of the policy lets "oidc:bob@elsewhere" in`, ""},
 		{"two targets", key("ops"), "pump-7", []string{"ssh", "web"}, tuesday, "operators", "", "2026-06-02T17:00:00Z"},

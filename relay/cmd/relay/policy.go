@@ -117,7 +117,7 @@ func (w *wish) ask(p *policy.Policy, out io.Writer) error {
 	switch {
 	case by.Method != "":
 	case len(w.claims) > 0:
-		by.Method = "oidc"
+		by.Method = auth.MethodOIDC
 	case strings.HasPrefix(w.as, auth.SignedPrefix):
 		by.Method = auth.MethodSigned
 	default:
