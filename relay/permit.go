@@ -117,7 +117,9 @@ func (s *Server) recheck(b *bridge) {
 	}
 	b.lapse.Stop()
 	text := strings.TrimPrefix(err.Error(), errRevoked.Error()+": ")
-	if s.end(b.id, &pump.Stop{Code: wire.PermissionRevoked, Text: clean(text, wire.MaxReason)}) {
+	if !s.end(b.id, &pump.Stop{Code: wire.PermissionRevoked, Text: clean(text, wire.MaxReason)}) {
+		b.lapse.Reset(time.Second) // it is not in the table yet; if it is not any more, live has ended
+	} else {
 		s.cfg.Logger.Info("permission revoked", "bridge", b.id.String(), "device", b.deviceID, "principal", b.principal.Name, "reason", clean(text, maxLogged))
 	}
 }
