@@ -62,7 +62,7 @@ func (s *Server) await(ctx context.Context, b *bridge) (arrival, error) {
 // record is what is known of b.
 func (b *bridge) record(e audit.Event) audit.Record {
 	r := b.aim.record(e, b.principal, b.from)
-	r.BridgeID, r.Rule, r.Start = b.id.String(), b.rule, audit.Time{Time: b.created}
+	r.BridgeID, r.Rule, r.Start = b.id.String(), b.permit.Rule(), audit.Time{Time: b.created}
 	if b.granted {
 		r.Decision = audit.Allow
 	}
@@ -128,7 +128,7 @@ func (s *Server) recordKilled(b *bridge, from, via string) {
 // recordSigned has a line of a URL that is to be handed out.
 func (s *Server) recordSigned(ctx context.Context, u signedURL, from string) error {
 	r := u.aim.record(audit.SignedURLMade, u.asks, from)
-	r.Decision, r.Expires = audit.Allow, audit.Time{Time: u.expires}
+	r.Decision, r.Rule, r.Expires = audit.Allow, u.permit.Rule(), audit.Time{Time: u.expires}
 	return s.mayRecord(ctx, r)
 }
 

@@ -89,7 +89,7 @@ func opsKeys(t *testing.T) (string, *auth.Keys) {
 	return key, keys
 }
 
-func (n *node) connectAs(key, query string) error {
+func (n *node) connectWith(key, query string) error {
 	c, err := n.dialer().DialWebSocket(context.Background(), "ws://relay.test/front/bridge/connect?"+query, http.Header{wire.HeaderAPIKey: {key}})
 	if err == nil {
 		n.t.Cleanup(func() { c.Close() })
@@ -108,14 +108,14 @@ func TestAudit(t *testing.T) {
 			log.want(t, want...)
 		}
 		add()
-		wantStatus(t, n.connectAs("wrong", "deviceId=pump-7&target=ssh"), 401, wire.Unauthenticated)
+		wantStatus(t, n.connectWith("wrong", "deviceId=pump-7&target=ssh"), 401, wire.Unauthenticated)
 		add("refused pump-7 ssh deny /bridge/connect unauthenticated")
-		wantStatus(t, n.connectAs(key, "deviceId=mill&target=ssh"), 403, wire.Forbidden)
+		wantStatus(t, n.connectWith(key, "deviceId=mill&target=ssh"), 403, wire.Forbidden)
 		add("refused ops api-key mill ssh deny /bridge/connect forbidden")
-		wantStatus(t, n.connectAs(key, "deviceId="), 400, wire.BadRequest)
+		wantStatus(t, n.connectWith(key, "deviceId="), 400, wire.BadRequest)
 		add("refused /bridge/connect bad_request")
 		go func() { n.reject(<-n.signals, `{"code":"busy","message":"no"}`) }()
-		wantStatus(t, n.connectAs(key, "deviceId=pump-7&target=ssh"), 409, wire.DeviceRefused)
+		wantStatus(t, n.connectWith(key, "deviceId=pump-7&target=ssh"), 409, wire.DeviceRefused)
 		add("refused ops api-key pump-7 ssh allow /bridge/connect device_refused")
 
 		done := make(chan dialed, 1)

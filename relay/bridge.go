@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/policy"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 )
@@ -39,10 +40,12 @@ type bridge struct {
 	signed    bool     // the URL is the credential
 	offered   []string // subprotocols the device may pick from
 	granted   bool     // the principal may have it
-	rule      string   // that decided so, for the audit log
 	recorded  bool     // the audit log has that it opens
 	early     bool     // the requester's 101 is out, with offered[0] if there is one
 	created   time.Time
+
+	permit policy.Decision // what allowed it; not changed any more once b is in the table
+	lapse  *time.Timer     // looks whether it still does; nil: nobody asks again
 
 	waits   bool // counts as waiting in the table, whose lock guards it
 	state   atomic.Int32
@@ -96,12 +99,15 @@ type table struct {
 	draining bool
 	moving   bool // requesters are to move
 	bridges  map[token.ID]*bridge
-	waiting  int           // those counted against maxWaiting
-	changed  chan struct{} // closed and replaced when a bridge goes
+	waiting  int                  // those counted against maxWaiting
+	held     map[holder]int       // bridges that count against a cap of the policy
+	paced    map[holder]time.Time // until when connects that count against such a cap reach
+	sweep    int                  // how many of these are worth a look for old ones
+	changed  chan struct{}        // closed and replaced when a bridge goes
 }
 
 func newTable(maxBridges, maxWaiting int) *table {
-	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), changed: make(chan struct{})}
+	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), held: make(map[holder]int), paced: make(map[holder]time.Time), sweep: minSweep, changed: make(chan struct{})}
 }
 
 // add reserves room for b.
@@ -116,7 +122,11 @@ func (t *table) add(b *bridge) error {
 	case t.waiting >= t.maxWaiting:
 		return fmt.Errorf("%w: %d of at most %d bridges wait for their device", errLimit, t.waiting, t.maxWaiting)
 	}
+	if err := t.capped(b); err != nil {
+		return err
+	}
 	t.bridges[b.id] = b
+	t.count(b, 1)
 	b.waits = true
 	t.waiting++
 	return nil
@@ -147,6 +157,7 @@ func (t *table) remove(b *bridge) {
 		return
 	}
 	delete(t.bridges, b.id)
+	t.count(b, -1)
 	t.unwait(b)
 	b.end(nil)
 	close(t.changed)

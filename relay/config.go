@@ -12,6 +12,7 @@ import (
 
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/cluster"
+	"websocketbridge/relay/policy"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/ws"
@@ -29,6 +30,12 @@ type Config struct {
 	Signaler signaler.Signaler
 	Keys     *token.Ring
 	Auth     Authenticator
+	// Policy decides who may reach what; nil: the Grants of principals alone do. With
+	// one, both have to allow it.
+	Policy *policy.Policy
+	// Revoke ends bridges whose permission or credentials have ended: when Recheck is
+	// called, and when they expire.
+	Revoke bool
 
 	DialBack    time.Duration // for the device to come; 0: 15 s; at most 60 s
 	Ping        time.Duration // on each leg of an open bridge; 0: 15 s
@@ -57,7 +64,8 @@ type Config struct {
 }
 
 // An Authenticator says who makes a request. Its errors wrap the sentinels of
-// package auth. It is called from many goroutines.
+// package auth. It is called from many goroutines. One that has Renew, too (see
+// package auth), is asked again for Config.Revoke.
 type Authenticator interface {
 	Authenticate(r *http.Request) (*auth.Principal, error)
 }
@@ -92,8 +100,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func (c Config) pump() pump.Config {
-	return pump.Config{Ping: c.Ping, Dead: c.Dead, Idle: c.Idle, MaxDuration: c.MaxDuration, MaxBytes: c.MaxBytes}
+func (c Config) pump(rule policy.Caps) pump.Config {
+	caps := c.caps().Stricter(rule)
+	return pump.Config{Ping: c.Ping, Dead: c.Dead, Idle: caps.Idle, MaxDuration: caps.MaxDuration, MaxBytes: caps.MaxBytes}
 }
 
 // Validate reports every fault at once.

@@ -209,7 +209,7 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 			return err
 		}
 	}
-	if err := b.allowed(b.principal); err != nil {
+	if b.permit, err = s.permit(b.principal, b.aim, time.Now()); err != nil {
 		return err
 	}
 	b.granted = true
@@ -217,7 +217,14 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 		return err
 	}
 	b.created = time.Now() // an early 101 may have taken a while
-	return s.table.add(b)
+	s.hold(b)
+	if err := s.table.add(b); err != nil {
+		return err
+	}
+	if s.cfg.Revoke { // what changed in between, Recheck may not have seen b for
+		_, err = s.stillPermitted(b, time.Now())
+	}
+	return err
 }
 
 // allowed says whether p may reach all of it.

@@ -38,6 +38,20 @@
 //	between nodes 3 s     for a peer to prove itself, 5 s for its answer
 //	close         5 s     for a side to answer a close frame
 //
+// # Permission
+//
+// The credentials' own Grants and, if there is one, the policy (package policy) decide:
+// for connect, getSignedUrl and canI alike, which asks neither hub nor device. The
+// decision is kept with the bridge, and is made again
+//
+//	when hours of the rule end, or hours of one that denies begin
+//	when Recheck is called, because rules or keys have changed (Config.Revoke only)
+//	when the credentials expire                                (Config.Revoke only)
+//
+// What is not allowed any more ends with permission_revoked, 1008, or 403 while it waits.
+// The owner does that; a node that forwards knows nothing of principals. Caps stay those
+// that the bridge began with.
+//
 // # Early upgrade
 //
 // With upgrade=early the 101 comes first, for clients that cannot see the status
@@ -97,8 +111,8 @@
 //
 // All nodes have the token keys, so any node makes a URL and any other takes it.
 // Nothing about it is stored. Hence it ends early only when the key that signed it
-// leaves the ring, or when signed URLs are switched off: not when the API key behind
-// it is removed. It never outlives the time at which that key was to expire. Log,
+// leaves the ring, when signed URLs are switched off, or when the policy allows it no
+// more to whoever asked for it: not when the API key behind it is removed. It never outlives the time at which that key was to expire. Log,
 // signal and list call its principal "signed:" and the name.
 //
 // # Why

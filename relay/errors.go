@@ -32,6 +32,7 @@ var (
 	errForeign     = errors.New("the token names a node that is not known here")
 	errOwnerLost   = errors.New("the owner of the bridge is lost")
 	errKilled      = errors.New("killed")
+	errRevoked     = errors.New("permission revoked")
 
 	errSignature     = errors.New("bad signature")
 	errSignedExpired = errors.New("the signed URL has expired")
@@ -87,6 +88,7 @@ var codes = []struct {
 	{errGone, wire.BridgeGone, nil},
 	{errOwnerLost, wire.OwnerLost, nil},
 	{errKilled, wire.Killed, nil},
+	{errRevoked, wire.PermissionRevoked, tail(errRevoked)},
 }
 
 func own(_ *bridge, err error) string { return err.Error() }

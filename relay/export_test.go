@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"time"
 
+	"websocketbridge/relay/policy"
 	"websocketbridge/relay/token"
 )
 
@@ -15,7 +16,7 @@ type SignedURL struct {
 
 // Query signs u.
 func (u SignedURL) Query(keys *token.Ring) string {
-	return signedURL{aim{u.DeviceID, u.Target, u.RequestData}, u.Expires, u.Principal, nil}.query(keys)
+	return signedURL{aim{u.DeviceID, u.Target, u.RequestData}, u.Expires, u.Principal, nil, policy.Decision{}}.query(keys)
 }
 
 // OpenSigned reads and checks the query of a signed URL.

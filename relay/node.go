@@ -60,6 +60,7 @@ type listedBridge struct {
 	State     string    `json:"state"` // waiting, joining, open
 	Device    string    `json:"deviceId"`
 	Principal string    `json:"principal"`
+	Rule      string    `json:"rule,omitempty"` // of the policy, that allowed it
 	Target    string    `json:"target,omitempty"`
 	Since     time.Time `json:"since"`
 	Node      string    `json:"node,omitempty"` // the owner
@@ -92,7 +93,7 @@ func (t *table) list() []listedBridge {
 	all := make([]listedBridge, 0, len(t.bridges))
 	for _, b := range t.bridges {
 		all = append(all, listedBridge{
-			ID: b.id.String(), State: stateNames[state(b.state.Load())], Device: b.deviceID, Principal: b.principal.Name, Target: b.target,
+			ID: b.id.String(), State: stateNames[state(b.state.Load())], Device: b.deviceID, Principal: b.principal.Name, Rule: b.permit.Rule(), Target: b.target,
 			Since: b.created.UTC().Round(time.Millisecond), Via: b.via,
 		})
 	}
@@ -180,8 +181,11 @@ func (s *Server) end(id token.ID, why *pump.Stop) bool {
 	}
 	if b.move(waiting, closed) {
 		err := errDraining
-		if why.Code == wire.Killed {
+		switch why.Code {
+		case wire.Killed:
 			err = errKilled
+		case wire.PermissionRevoked:
+			err = fmt.Errorf("%w: %s", errRevoked, why.Text)
 		}
 		b.ended <- err
 	}

@@ -30,6 +30,7 @@ func (f authFunc) Authenticate(r *http.Request) (*auth.Principal, error) { retur
 // Every row that a requester can meet, before the upgrade and after it.
 func TestRequesterOutcomes(t *testing.T) {
 	met := map[wire.Code]bool{}
+	var revokeLater func()
 	for _, tt := range []struct {
 		name   string
 		change func(*relay.Config)
@@ -80,6 +81,16 @@ func TestRequesterOutcomes(t *testing.T) {
 			go func() {
 				s := <-n.signals
 				n.ask(http.MethodDelete, wire.PathBridges+"/"+s.BridgeID)
+			}()
+		}},
+		{name: "revoked", query: "deviceId=d", code: wire.PermissionRevoked, detail: `no rule of the policy lets "anonymous" in`, change: func(c *relay.Config) {
+			c.Policy, c.Revoke = mustPolicy(t, rules+"  - {name: all, who: [\"*\"], devices: [\"*\"], targets: [\"*\"]}\n"), true
+			revokeLater = func() { c.Policy.Replace(rules) }
+		}, before: func(n *node) {
+			go func() {
+				<-n.signals
+				revokeLater()
+				n.srv.Recheck()
 			}()
 		}},
 		{name: "draining", query: "deviceId=d", code: wire.Draining, retry: 1,

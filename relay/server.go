@@ -138,6 +138,8 @@ func (s *Server) Handler() http.Handler {
 			s.connect(w, r, false)
 		case wire.PathConnectSigned:
 			s.connect(w, r, true)
+		case wire.PathCanI:
+			s.canI(w, r)
 		case wire.PathGetSignedURL:
 			s.getSignedURL(w, r)
 		case wire.PathAccept:
@@ -183,10 +185,13 @@ func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	if got.via != "" {
 		about = append(about, "via", got.via)
 	}
+	if rule := b.permit.Rule(); rule != "" {
+		about = append(about, "rule", rule)
+	}
 	log.Info("bridge open", about...)
 	s.work.Go(func() {
 		defer s.table.remove(b)
-		res := pump.Run(b.live, requester, got.leg, s.cfg.pump())
+		res := pump.Run(b.live, requester, got.leg, s.cfg.pump(b.permit.Caps))
 		b.move(open, closed)
 		s.recordClosed(b, got.via, res)
 		log.Info("bridge closed", "reason", res.Reason, "by", res.By, "close", res.CloseCode, "text", clean(res.Text, 200),

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/policy"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 )
@@ -30,6 +31,7 @@ type signedURL struct {
 	expires   time.Time
 	principal string          // who asked for it
 	asks      *auth.Principal // the same, while it is made
+	permit    policy.Decision // that they may
 }
 
 // getSignedURL serves /bridge/getSignedUrl: who may connect gets a URL with which
@@ -87,7 +89,7 @@ func (s *Server) parseSigning(r *http.Request) (u signedURL, err error) {
 	if err := s.origin(r, false); err != nil {
 		return u, err
 	}
-	if err := u.allowed(p); err != nil {
+	if u.permit, err = s.permit(p, u.aim, time.Now()); err != nil {
 		return u, err
 	}
 	now := time.Now()

@@ -5,11 +5,16 @@
 //
 //	Authenticate(*http.Request) (*Principal, error)
 //
-// Keys is one, AllowAll another. Tokens of an identity provider and policy
-// files fit behind the same method: each makes a Principal with Grants. Package
-// relay checks signed URLs, and Signed is their principal. ErrNoCredentials
-// means "nothing here for me", so that a chain can ask the next one; any other
-// error ends it.
+// Keys is one, AllowAll another. Tokens of an identity provider fit behind the
+// same method. Package relay checks signed URLs, and Signed is their principal.
+// ErrNoCredentials means "nothing here for me", so that a chain can ask the next
+// one; any other error ends it. Package policy decides by a file besides: then
+// Grants are a limit of the credentials' own.
+//
+// An authenticator that can say later, without the request, what became of a
+// principal has another method:
+//
+//	Renew(*Principal) (*Principal, error)
 //
 // # Order
 //

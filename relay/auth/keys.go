@@ -78,14 +78,16 @@ func (k *Keys) entries() []entry {
 // ReadFile returns the text of a keys file, for Replace. It looks at the file's
 // mode as LoadKeys does.
 func ReadFile(path string) (string, error) {
-	text, err := readFile(path)
+	text, err := ReadOwned(path, MaxFile)
 	if err != nil {
 		return "", fmt.Errorf("API keys: %w", err)
 	}
 	return text, nil
 }
 
-func readFile(path string) (string, error) {
+// ReadOwned returns what a file holds that only its owner may write, or max+1 bytes of it
+// if that is more.
+func ReadOwned(path string, max int64) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -102,11 +104,33 @@ func readFile(path string) (string, error) {
 	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o022 != 0 {
 		return "", fmt.Errorf("%s: mode %#o lets others than its owner write; chmod go-w it", path, mode)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	b, err := io.ReadAll(io.LimitReader(f, max+1))
 	if err != nil {
 		return "", err
 	}
-	return string(b), nil // parse checks the size
+	return string(b), nil
+}
+
+// Renew returns the principal of an API key as it would be now: its line may have other
+// devices, or be gone, which is ErrBadCredentials. Principals of other methods are
+// returned as they are.
+func (k *Keys) Renew(p *Principal) (*Principal, error) {
+	return k.renew(p, time.Now())
+}
+
+func (k *Keys) renew(p *Principal, now time.Time) (*Principal, error) {
+	if p.Method != MethodAPIKey {
+		return p, nil
+	}
+	for i, set := 0, k.entries(); i < len(set); i++ {
+		if e := &set[i]; e.hash == p.key {
+			if err := e.check(now); err != nil {
+				return nil, fmt.Errorf("API key %q: %w", e.name, err)
+			}
+			return e.principal(), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: API key %q is gone", ErrBadCredentials, p.Name)
 }
 
 // Authenticate returns the principal whose key r carries as X-Api-Key or as
@@ -139,7 +163,11 @@ func (k *Keys) authenticate(r *http.Request, now time.Time) (*Principal, error) 
 	if err := match.check(now); err != nil {
 		return nil, fmt.Errorf("API key %q: %w", match.name, err)
 	}
-	return &Principal{Name: match.name, Method: MethodAPIKey, Expires: match.expires, Grants: match.grants}, nil
+	return match.principal(), nil
+}
+
+func (e *entry) principal() *Principal {
+	return &Principal{Name: e.name, Method: MethodAPIKey, Expires: e.expires, Grants: e.grants, key: e.hash}
 }
 
 // check says whether the time is right for e.

@@ -405,3 +405,63 @@ func TestSigned(t *testing.T) {
 		t.Error("the default target is not the default target alone")
 	}
 }
+
+// What became of a key since its principal was made.
+func TestRenew(t *testing.T) {
+	h := func(key string) string {
+		t.Helper()
+		hash, err := auth.HashKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hash
+	}
+	hash := h(opsKey)
+	keys, err := auth.ParseKeys("ops " + hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := keys.At(request("X-Api-Key", opsKey), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, file string
+		want       error
+		reaches    string // a device
+	}{
+		{"nothing", "ops " + hash, nil, "pump-7"},
+		{"other devices", "ops " + hash + " devices=valve-*", nil, "valve-1"},
+		{"expired", "ops " + hash + " expires=2026-01-02T03:04:05Z", auth.ErrExpired, ""},
+		{"not yet", "ops " + hash + " not-before=2026-01-02T03:04:06Z", auth.ErrNotYet, ""},
+		{"gone", "ci " + h(ciKey), auth.ErrBadCredentials, ""},
+		{"another key of that name", "ops " + h(ciKey), auth.ErrBadCredentials, ""},
+		{"another name", "opsnow " + hash, nil, "pump-7"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := keys.Replace(tt.file); err != nil {
+				t.Fatal(err)
+			}
+			got, err := keys.RenewAt(p, now)
+			if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			if err == nil && got.Allow(tt.reaches, "ssh") != nil {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+	other := &auth.Principal{Name: "oidc:ann", Method: "oidc"}
+	if got, err := keys.Renew(other); err != nil || got != other {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestOwner(t *testing.T) {
+	if got := auth.Signed("ops", "d", []string{""}, now).Owner(); got != "ops" {
+		t.Error(got)
+	}
+	if got := (&auth.Principal{Name: "signed:ops", Method: auth.MethodAPIKey}).Owner(); got != "signed:ops" {
+		t.Error(got)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -31,6 +32,8 @@ const (
 	MethodNone   = "none"
 	MethodAPIKey = "api-key"
 	MethodSigned = "signed-url"
+	MethodOIDC   = "oidc"
+	MethodCert   = "client-cert"
 )
 
 // A Principal is who auth says is asking. It is made for one request and never
@@ -40,11 +43,17 @@ type Principal struct {
 	Name string
 	// Method is how we know: one of the Method constants.
 	Method string
+	// Claims are what else is known of it, for rules to ask for: groups, roles, scp, tid
+	// and so on of a token; uri, dns, email, cn, o, ou and issuer of a certificate.
+	Claims map[string][]string
 	// Expires is when the credentials end; zero: never. A bridge that was open
 	// by then is the relay's to close or to keep.
 	Expires time.Time
-	// Grants are what it may reach: whatever any one of them allows.
+	// Grants are what it may reach: whatever any one of them allows. Where there is a
+	// policy they are a limit besides, and nil is none.
 	Grants []Grant
+
+	key keyHash // of the API key
 }
 
 // A Grant allows every listed target on every listed device. An empty list
@@ -68,14 +77,24 @@ func (p *Principal) Allow(deviceID, target string) error {
 		}
 		deviceOK = true
 	}
-	switch {
-	case !deviceOK:
-		return fmt.Errorf("%w: %q may not reach device %q", ErrForbidden, p.Name, deviceID)
-	case target == "":
-		return fmt.Errorf("%w: %q may reach device %q, but not its default target: name a target", ErrForbidden, p.Name, deviceID)
-	default:
-		return fmt.Errorf("%w: %q may reach device %q, but not target %q there", ErrForbidden, p.Name, deviceID, target)
+	if !deviceOK {
+		return fmt.Errorf("%w: %s", ErrForbidden, DeniesDevice(p.Name, deviceID))
 	}
+	return fmt.Errorf("%w: %s", ErrForbidden, DeniesTarget(p.Name, deviceID, target))
+}
+
+// DeniesDevice is how everybody is told that a device is out of reach.
+func DeniesDevice(name, deviceID string) string {
+	return fmt.Sprintf("%q may not reach device %q", name, deviceID)
+}
+
+// DeniesTarget is how everybody is told that a device is within reach, and a target on it
+// is not.
+func DeniesTarget(name, deviceID, target string) string {
+	if target == "" {
+		return fmt.Sprintf("%q may reach device %q, but not its default target: name a target", name, deviceID)
+	}
+	return fmt.Sprintf("%q may reach device %q, but not target %q there", name, deviceID, target)
 }
 
 func anyMatch(globs []Glob, name string) bool {
@@ -107,6 +126,14 @@ func Signed(name, deviceID string, targets []string, expires time.Time) *Princip
 		g.Targets = append(g.Targets, literalGlob(target))
 	}
 	return &Principal{Name: SignedPrefix + name, Method: MethodSigned, Expires: expires, Grants: []Grant{g}}
+}
+
+// Owner is the name of whoever p acts for: of a signed URL, who asked for it.
+func (p *Principal) Owner() string {
+	if p.Method != MethodSigned {
+		return p.Name
+	}
+	return strings.TrimPrefix(p.Name, SignedPrefix)
 }
 
 // AnonymousName is the principal of AllowAll. No API key can have this name.

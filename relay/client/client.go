@@ -130,25 +130,19 @@ func DialRaw(ctx context.Context, cfg Config, req Request) (*ws.Conn, error) {
 func Explain(err error) error { return fromClose(err) }
 
 func dial(ctx context.Context, cfg Config, req Request, subprotocols ...string) (*ws.Conn, error) {
-	u, err := connectURL(cfg, req)
+	u, err := requestURL(cfg, req, wire.PathConnect)
 	if err != nil {
 		return nil, err
 	}
-	h := cfg.Header.Clone()
-	if h == nil {
-		h = make(http.Header)
-	}
-	if cfg.APIKey != "" {
-		h.Set(wire.HeaderAPIKey, cfg.APIKey)
-	}
-	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), h, subprotocols...)
+	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), header(cfg), subprotocols...)
 	if err != nil {
 		return nil, fromHandshake(err)
 	}
 	return c, nil
 }
 
-func connectURL(cfg Config, req Request) (*url.URL, error) {
+// requestURL is where to ask for req: a path that takes the parameters of connect.
+func requestURL(cfg Config, req Request, path string) (*url.URL, error) {
 	u, err := ParseURL(cfg.URL, cfg.AllowPlain)
 	if err != nil {
 		return nil, badRequest("%w", err)
@@ -175,7 +169,7 @@ func connectURL(cfg Config, req Request) (*url.URL, error) {
 	if req.Data != "" {
 		q.Set(wire.ParamRequestData, req.Data)
 	}
-	u = u.JoinPath(wire.PathConnect)
+	u = u.JoinPath(path)
 	u.RawQuery = q.Encode()
 	return u, nil
 }

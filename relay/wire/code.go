@@ -38,16 +38,18 @@ const (
 
 // Why an open bridge ended.
 const (
-	Done         Code = "done"          // one side closed it
-	PeerLost     Code = "peer_lost"     // one side vanished without a close frame
-	PeerDead     Code = "peer_dead"     // one side sent no frame for the dead-peer time
-	ProtocolErr  Code = "protocol"      // one side broke RFC 6455
-	IdleTimeout  Code = "idle_timeout"  // no data for the idle time
-	MaxDuration  Code = "max_duration"  // the longest life of a bridge
-	MaxBytes     Code = "max_bytes"     // the most bytes of a bridge
-	Overload     Code = "overload"      // the node has no room
-	Killed       Code = "killed"        // an operator ended it
-	RequesterOut Code = "requester_out" // the requester left before the join
+	Done        Code = "done"         // one side closed it
+	PeerLost    Code = "peer_lost"    // one side vanished without a close frame
+	PeerDead    Code = "peer_dead"    // one side sent no frame for the dead-peer time
+	ProtocolErr Code = "protocol"     // one side broke RFC 6455
+	IdleTimeout Code = "idle_timeout" // no data for the idle time
+	MaxDuration Code = "max_duration" // the longest life of a bridge
+	MaxBytes    Code = "max_bytes"    // the most bytes of a bridge
+	Overload    Code = "overload"     // the node has no room
+	Killed      Code = "killed"       // an operator ended it
+	// PermissionRevoked: policy or credentials do not allow it any more.
+	PermissionRevoked Code = "permission_revoked"
+	RequesterOut      Code = "requester_out" // the requester left before the join
 )
 
 // WebSocket close codes (RFC 6455 section 7.4.1) as this product uses them.
@@ -107,6 +109,7 @@ var outcomes = []Outcome{
 	{MaxDuration, 0, ClosePolicy, "The bridge reached its longest life.", "connect again", true},
 	{MaxBytes, 0, ClosePolicy, "The bridge reached its most bytes.", "", false},
 	{Killed, http.StatusForbidden, ClosePolicy, "An operator of the relay ended the bridge.", "ask who runs the relay", false},
+	{PermissionRevoked, http.StatusForbidden, ClosePolicy, "The permission for the bridge has ended.", "ask who runs the relay for access to this device and target", false},
 	{Overload, 0, CloseOverload, "The node has no room.", "try again later", true},
 	{RequesterOut, 0, 0, "The requester left before the device came.", "", false},
 }

@@ -17,13 +17,14 @@ import (
 // Version is the version of the signal and of the HTTP interface.
 const Version = 1
 
-// Paths of the public listener. All but the last are those of websocketbridge.
+// Paths of the public listener. All but the last two are those of websocketbridge.
 const (
 	PathConnect       = "/bridge/connect"       // requester: GET, WebSocket
 	PathAccept        = "/bridge/accept"        // device: GET, WebSocket
 	PathGetSignedURL  = "/bridge/getSignedUrl"  // requester: GET, answers a URL of PathConnectSigned
 	PathConnectSigned = "/bridge/connectSigned" // requester: as PathConnect; the URL is the credential
 	PathReject        = "/bridge/reject"        // device: POST {"code","message"}
+	PathCanI          = "/bridge/canI"          // requester: GET as PathConnect, answers a Permission
 )
 
 // Paths of the admin listener.

@@ -2,8 +2,10 @@ package wire_test
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"websocketbridge/relay/wire"
@@ -21,7 +23,7 @@ func TestOutcomes(t *testing.T) {
 		"bad_token": {400, 0}, "token_proof": {403, 0}, "bridge_gone": {410, 0}, "owner_lost": {502, 1012},
 		"done": {0, 1000}, "peer_lost": {0, 1001}, "peer_dead": {0, 1001}, "protocol": {0, 1002},
 		"idle_timeout": {0, 1008}, "max_duration": {0, 1008}, "max_bytes": {0, 1008}, "overload": {0, 1013},
-		"requester_out": {0, 0}, "killed": {403, 1008},
+		"requester_out": {0, 0}, "killed": {403, 1008}, "permission_revoked": {403, 1008},
 	}
 	for _, o := range wire.Outcomes() {
 		if got := [2]int{o.Status, o.Close}; got != want[o.Code] {
@@ -135,5 +137,28 @@ func TestProblemGolden(t *testing.T) {
 	const want = `{"title":"The device is not connected to the hub.","status":404,"code":"device_offline","detail":"device \"pump-7\" is not connected to the hub","hint":"is the device powered, on its network, and its agent running?","bridgeId":"bjtzdprala3m5fmwcxwabxfreu"}`
 	if err != nil || string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
+	}
+}
+
+func TestPermission(t *testing.T) {
+	until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for text, want := range map[string]wire.Permission{
+		`{"allowed":false,"why":"no"}`: {Why: "no"},
+		`{"allowed":true,"rule":"ops","why":"yes","caps":{"bridges":5,"maxDuration":7200,"idle":900,"maxBytes":1024,"connectsPerMinute":30},"until":"2026-01-02T03:04:05Z"}`: {
+			Allowed: true, Rule: "ops", Why: "yes", Caps: &wire.Caps{5, 7200, 900, 1024, 30}, Until: &until,
+		},
+	} {
+		got, err := wire.ParsePermission([]byte(text))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v", text, got, err)
+		}
+		if back, err := json.Marshal(got); err != nil || string(back) != text {
+			t.Errorf("got %s, want %s", back, text)
+		}
+	}
+	for _, text := range []string{"", "<html>", "{}", "[]", `{"allowed":"yes"}`, `{"allowed":null}`, `{"allowed":true,"why":"` + strings.Repeat("x", wire.MaxProblem) + `"}`} {
+		if got, err := wire.ParsePermission([]byte(text)); err == nil {
+			t.Errorf("%.40s: got %+v", text, got)
+		}
 	}
 }

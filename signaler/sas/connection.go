@@ -46,7 +46,7 @@ func parseConnectionString(s string) (c ConnectionString, err error) {
 			continue // a ; at the end
 		}
 		name, value, ok := strings.Cut(pair, "=")
-		name = strings.ToLower(strings.TrimSpace(name))
+		name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
 		field := fields[name]
 		switch {
 		case !ok:

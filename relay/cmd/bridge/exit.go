@@ -50,4 +50,6 @@ var codeExits = map[wire.Code]int{
 	wire.MethodNotAllowed: exitRelay,
 	wire.OwnerLost:        exitRelay,
 	wire.Killed:           exitRelay,
+
+	wire.PermissionRevoked: exitAuth,
 }

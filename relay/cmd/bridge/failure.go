@@ -98,6 +98,8 @@ func explain(err error) failure {
 	switch {
 	case errors.Is(err, errInterrupted):
 		return failure{Exit: exitInterrupted, quiet: true}
+	case errors.Is(err, errNo):
+		return failure{Exit: exitAuth, quiet: true}
 	case errors.As(err, new(usageError)):
 		f.Exit, f.Code = exitUsage, codeUsage
 	case errors.As(err, &relay):

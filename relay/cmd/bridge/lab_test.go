@@ -21,6 +21,7 @@ import (
 
 	"websocketbridge/relay"
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/policy"
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
@@ -100,6 +101,10 @@ func (l *lab) startRelay(ts *testscript.TestScript, args []string) {
 			*to, err = time.ParseDuration(opts[name])
 			ts.Check(err)
 		}
+	}
+	if opts["policy"] != "" {
+		cfg.Policy, err = policy.Load(filepath.Join(l.work, opts["policy"]))
+		ts.Check(err)
 	}
 	l.slow = cfg.Drain > 0
 	cfg.MaxBridges, _ = strconv.Atoi(opts["max"])

@@ -54,6 +54,7 @@ IoT hub, the device dials back, and the relay joins both ends.
   bridge tunnel pump-7 8080:web     the device's web server on local port 8080
   bridge stdio pump-7 ssh           a pipe, for ssh's ProxyCommand
   bridge raw pump-7                 a bridge without a protocol of ours
+  bridge can-i pump-7 ssh           whether the relay allows it, and why
 
 Settings come from flags or from the environment; an API key never from a flag,
 where every user of this machine could read it in the process list.
@@ -97,7 +98,7 @@ where every user of this machine could read it in the process list.
 	f.BoolVar(&s.allowPlain, "allow-plain", false, "permit ws:// to a relay that is not on this machine (BRIDGE_ALLOW_PLAIN)")
 	f.BoolVar(&ui.json, "json", false, "print events and errors as JSON, one a line, on standard output;\nstdio and raw print them on standard error")
 	f.BoolVarP(&ui.verbose, "verbose", "v", false, "say what happens even where standard error is no terminal")
-	root.AddCommand(newTunnel(ui, &s), newStdio(ui, &s), newRaw(ui, &s), newVersion(ui))
+	root.AddCommand(newTunnel(ui, &s), newStdio(ui, &s), newRaw(ui, &s), newCanI(ui, &s), newVersion(ui))
 	for _, c := range root.Commands() {
 		c.ValidArgsFunction = cobra.NoFileCompletions // devices and targets are no files
 	}

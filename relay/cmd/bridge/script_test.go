@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 // The scripts in testdata run the real command against a relay, a fake hub and a
 // device in this process, over real sockets. Beside testscript's own commands:
 //
-//	relay [auth=none] [tls=yes] [dialback=1s] [max=N] [drain=1h]
+//	relay [auth=none] [tls=yes] [dialback=1s] [max=N] [drain=1h] [policy=FILE]
 //	                        start a relay and name it in the environment; again: at the same address
 //	relay-stop, relay-drain end its bridges; refuse new ones, and wait until it does
 //	relay-asks PAYLOAD      ping whoever is connected, as a node that drains does

@@ -33,8 +33,12 @@ type config struct {
 
 	AdminListen string `envconfig:"ADMIN_LISTEN" default:"127.0.0.1:9090" desc:"admin listener: /healthz, /readyz; none: empty"`
 
-	Auth      string `envconfig:"AUTH" default:"keys" desc:"keys: API keys; none: everybody may do everything"`
-	APIKeys   string `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
+	Auth    string `envconfig:"AUTH" default:"keys" desc:"keys: API keys; none: everybody may do everything"`
+	APIKeys string `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
+
+	Policy       string `envconfig:"POLICY" example:"/etc/relay/policy.yaml" desc:"file that says who may do what, see relay check-policy; default: what each API key is limited to"`
+	PolicyRevoke bool   `envconfig:"POLICY_REVOKE" desc:"end bridges whose permission ends: a rule or an API key is gone, credentials expire; default: they stay"`
+
 	TokenKeys string `envconfig:"TOKEN_KEYS" secret:"true" desc:"keys for bridge tokens, see relay token-key; default: a new one at each start"`
 
 	Cluster clusterSettings
@@ -55,7 +59,7 @@ type config struct {
 	SignedTTL   time.Duration `envconfig:"SIGNED_TTL" default:"24h" desc:"longest life of a signed URL; 0: there are none"`
 	LameDuck    time.Duration `envconfig:"LAME_DUCK" default:"0s" desc:"least time from SIGTERM to the end, for a load balancer to see that /readyz says no; connects are told to try again"`
 	Drain       time.Duration `envconfig:"DRAIN" default:"10m" desc:"for open bridges after SIGTERM; a second signal ends them"`
-	Reload      time.Duration `envconfig:"RELOAD" default:"10s" desc:"between looks at files with keys and certificates, which are used as soon as they change; 0: only at SIGHUP"`
+	Reload      time.Duration `envconfig:"RELOAD" default:"10s" desc:"between looks at files with keys, certificates and rules, which are used as soon as they change; 0: only at SIGHUP"`
 
 	Audit auditSettings
 
@@ -89,7 +93,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	}
 	p := prepared{relay: relay.Config{
 		DialBack: c.DialBack, Ping: orNever(c.Ping), Dead: orNever(c.Dead), Idle: c.Idle, MaxDuration: orNever(c.MaxDuration),
-		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, MaxSignedTTL: orNever(c.SignedTTL), Drain: orNever(c.Drain), LameDuck: c.LameDuck, PublicURL: c.PublicURL,
+		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, MaxSignedTTL: orNever(c.SignedTTL), Drain: orNever(c.Drain), LameDuck: c.LameDuck, PublicURL: c.PublicURL, Revoke: c.PolicyRevoke,
 	}}
 	plainUnread := slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == "RELAY_PLAIN" })
 	switch {
@@ -126,6 +130,11 @@ func load(logTo io.Writer) (*config, prepared, error) {
 		}
 	default:
 		bad("AUTH", "%q is neither keys nor none", c.Auth)
+	}
+	if c.Policy != "" {
+		if err := p.followPolicy(c.Policy); err != nil {
+			bad("POLICY", "%w", err)
+		}
 	}
 	if p.relay.Keys, err = c.ring(); err != nil {
 		bad("TOKEN_KEYS", "%w", err)

@@ -78,7 +78,7 @@ func (p *prepared) followCertificate(certFile, keyFile string) error {
 }
 
 // followAPIKeys lets in whose keys the file has. Bridges of a key that is taken out stay
-// open.
+// open, unless RELAY_POLICY_REVOKE.
 func (p *prepared) followAPIKeys(path string) error {
 	keys := new(auth.Keys)
 	p.relay.Auth = keys

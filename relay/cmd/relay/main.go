@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,9 @@ import (
 func main() {
 	if err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "relay:", err)
+		if e := (exitError{}); errors.As(err, &e) {
+			os.Exit(e.code)
+		}
 		os.Exit(1)
 	}
 }
@@ -42,7 +46,7 @@ On this machine, without a hub or TLS, and with a key of its own:
 
 SIGTERM or Ctrl-C drains: no new bridges, and open ones may go on for RELAY_DRAIN.
 A second signal ends them, a third one the process. SIGHUP, or a change of their
-files, puts new keys and certificates in force; open bridges stay.
+files, puts new keys, certificates and rules in force; open bridges stay.
 
 ` + usage(),
 		Args:          cobra.NoArgs,
@@ -53,7 +57,7 @@ files, puts new keys and certificates in force; open bridges stay.
 			return serve(cmd.Context(), out, errOut)
 		},
 	}
-	root.AddCommand(newHashKey(), newTokenKey(), &cobra.Command{
+	root.AddCommand(newHashKey(), newTokenKey(), newCheckPolicy(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

@@ -66,6 +66,7 @@ func golden(t *testing.T, name, got string) {
 func TestHelp(t *testing.T) {
 	for file, args := range map[string][]string{
 		"help.txt": {"--help"}, "hash-key.txt": {"hash-key", "--help"}, "token-key.txt": {"token-key", "--help"},
+		"check-policy.txt": {"check-policy", "--help"},
 	} {
 		got := with(t, nil, "", args...)
 		if got.fault != nil || got.err != "" {

@@ -151,9 +151,9 @@ func (w *watched) textsAgain() ([]string, error) {
 }
 
 // reload looks at everything that is watched at each hangup and every so often (0: at
-// hangups only) until ctx ends. One goroutine does it all, so that nothing is applied
+// hangups only) until ctx ends, and calls after when something may have changed. One goroutine does it all, so that nothing is applied
 // twice at once, or out of order.
-func reload(ctx context.Context, all []*watched, hangups <-chan os.Signal, every time.Duration, log *slog.Logger) {
+func reload(ctx context.Context, all []*watched, hangups <-chan os.Signal, every time.Duration, after func(), log *slog.Logger) {
 	var ticks <-chan time.Time
 	if every > 0 {
 		t := time.NewTicker(every)
@@ -172,6 +172,9 @@ func reload(ctx context.Context, all []*watched, hangups <-chan os.Signal, every
 		told := false
 		for _, w := range all {
 			told = w.look(log, asked) || told
+		}
+		if told {
+			after()
 		}
 		if asked && !told {
 			log.Info("reloaded: nothing changed")

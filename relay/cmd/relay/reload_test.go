@@ -168,7 +168,7 @@ func TestReload(t *testing.T) {
 			ended := make(chan bool)
 			go func() {
 				defer close(ended)
-				reload(ctx, p.watched, hangups, every, slog.New(slog.NewTextHandler(&log, nil)))
+				reload(ctx, p.watched, hangups, every, func() {}, slog.New(slog.NewTextHandler(&log, nil)))
 			}()
 			hangups <- syscall.SIGHUP
 			synctest.Wait()

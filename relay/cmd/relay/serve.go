@@ -117,7 +117,7 @@ func serve(ctx context.Context, out, logTo io.Writer) (err error) {
 		defer signal.Stop(moved)
 		wg.Go(func() { reopenAudit(sigCtx, who, moved) })
 	}
-	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, log) })
+	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, node.Recheck, log) })
 
 	if c.TokenKeys == "" { // a cluster has some
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
