@@ -26,6 +26,8 @@ type file struct {
 	size   int64
 	broken bool  // its last line has no end
 	grown  int64 // where a file that could not be renamed is tried again
+
+	renamed time.Time // when one was last; no two at once
 }
 
 // open opens or makes the file.
@@ -105,14 +107,19 @@ func (s *file) takeBack(n int) {
 // rotate renames the file and opens a new one. One that cannot be renamed goes on to be
 // used: a missing right to do so is no reason to have no lines.
 func (s *file) rotate() error {
-	base := s.path + "." + time.Now().UTC().Format("20060102T150405.000Z")
-	name := base
-	for i := 1; ; i++ {
+	// Each name sorts behind the one before, also of those that are deleted already, and
+	// takes nobody's place.
+	now, name := time.Now().UTC(), ""
+	if !now.After(s.renamed) {
+		now = s.renamed.Add(1)
+	}
+	for ; ; now = now.Add(1) {
+		name = s.path + "." + now.Format("20060102T150405.000000000Z")
 		if _, err := os.Lstat(name); err != nil {
 			break
 		}
-		name = fmt.Sprintf("%s-%03d", base, i)
 	}
+	s.renamed = now
 	if err := os.Rename(s.path, name); err != nil {
 		s.log.Error("audit log cannot be renamed; it grows on", "reason", err)
 		s.grown = s.size + s.max
@@ -127,7 +134,7 @@ func (s *file) rotate() error {
 }
 
 // renamed is what rotate has put behind a name.
-var renamed = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{3}Z(-\d+)?$`)
+var renamed = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{9}Z$`)
 
 // prune deletes the oldest renamed files beyond keep.
 func (s *file) prune() {
