@@ -10,3 +10,6 @@ func (k *Keys) At(r *http.Request, now time.Time) (*Principal, error) { return k
 
 // ParseGlobs reads a list of globs; with dash, as one of targets.
 var ParseGlobs = parseGlobs
+
+// CertsAt is Certs.Authenticate at a time that the test chose.
+var CertsAt = certs

@@ -18,6 +18,9 @@ var (
 	// ErrBadCredentials too; the difference is for the log, not for the caller.
 	ErrExpired = fmt.Errorf("%w: expired", ErrBadCredentials)
 	ErrNotYet  = fmt.Errorf("%w: not valid yet", ErrBadCredentials)
+	// ErrUnchecked: nobody can say now whether they are good. The caller should keep
+	// them and try again; see "Why" in the package comment.
+	ErrUnchecked = errors.New("credentials cannot be checked now")
 	// ErrForbidden: good credentials that do not reach this far.
 	ErrForbidden = errors.New("forbidden")
 )
@@ -31,6 +34,8 @@ const (
 	MethodNone   = "none"
 	MethodAPIKey = "api-key"
 	MethodSigned = "signed-url"
+	MethodOIDC   = "oidc"
+	MethodCert   = "client-cert"
 )
 
 // A Principal is who auth says is asking. It is made for one request and never
@@ -40,6 +45,9 @@ type Principal struct {
 	Name string
 	// Method is how we know: one of the Method constants.
 	Method string
+	// Claims are what else is known of it, for rules to ask for: groups, roles, scp, tid
+	// and so on of a token; uri, dns, email, cn, o, ou and issuer of a certificate.
+	Claims map[string][]string
 	// Expires is when the credentials end; zero: never. A bridge that was open
 	// by then is the relay's to close or to keep.
 	Expires time.Time
@@ -69,6 +77,8 @@ func (p *Principal) Allow(deviceID, target string) error {
 		deviceOK = true
 	}
 	switch {
+	case len(p.Grants) == 0:
+		return fmt.Errorf("%w: %q may reach nothing: no rule of this relay is for this principal", ErrForbidden, p.Name)
 	case !deviceOK:
 		return fmt.Errorf("%w: %q may not reach device %q", ErrForbidden, p.Name, deviceID)
 	case target == "":

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"websocketbridge/relay"
-	"websocketbridge/relay/auth"
 	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/settings"
 	"websocketbridge/relay/token"
@@ -33,9 +32,11 @@ type config struct {
 
 	AdminListen string `envconfig:"ADMIN_LISTEN" default:"127.0.0.1:9090" desc:"admin listener: /healthz, /readyz; none: empty"`
 
-	Auth      string `envconfig:"AUTH" default:"keys" desc:"keys: API keys; none: everybody may do everything"`
-	APIKeys   string `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
-	TokenKeys string `envconfig:"TOKEN_KEYS" secret:"true" desc:"keys for bridge tokens, see relay token-key; default: a new one at each start"`
+	Auth      []string     `envconfig:"AUTH" default:"keys" example:"keys,oidc" desc:"how requesters prove who they are, one or more; keys: API keys; oidc: tokens of an identity provider; cert: client certificates; or none: everybody may do everything"`
+	APIKeys   string       `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
+	OIDC      oidcSettings `envconfig:"OIDC"`
+	ClientCA  string       `envconfig:"CLIENT_CA" desc:"PEM file with the certificates of the authority of client certificates, for RELAY_AUTH=cert"`
+	TokenKeys string       `envconfig:"TOKEN_KEYS" secret:"true" desc:"keys for bridge tokens, see relay token-key; default: a new one at each start"`
 
 	Cluster clusterSettings
 
@@ -113,20 +114,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	if c.ProxyProtocol && len(p.relay.TrustedProxies) == 0 {
 		bad("TRUSTED_PROXIES", "is missing; RELAY_PROXY_PROTOCOL needs it, or it would let nobody in")
 	}
-	switch c.Auth {
-	case "none":
-		p.relay.Auth = auth.AllowAll{}
-	case "keys":
-		if c.APIKeys == "" {
-			bad("API_KEYS", "is missing; make a key with relay hash-key, or set RELAY_AUTH=none where everybody may do everything")
-			break
-		}
-		if err := p.followAPIKeys(c.APIKeys); err != nil {
-			bad("API_KEYS", "%w", err)
-		}
-	default:
-		bad("AUTH", "%q is neither keys nor none", c.Auth)
-	}
+	c.prepareAuth(&p, bad)
 	if p.relay.Keys, err = c.ring(); err != nil {
 		bad("TOKEN_KEYS", "%w", err)
 	}
