@@ -96,7 +96,7 @@ func tokenOf(in *signIn) string {
 
 // fresh says whether the token need not be refreshed.
 func (in *signIn) fresh(now time.Time) bool {
-	early := min(refreshEarly, in.Expires.Sub(in.Obtained)/4)
+	early := max(min(refreshEarly, in.Expires.Sub(in.Obtained)/4), 0)
 	return now.Before(in.Expires.Add(-early))
 }
 
