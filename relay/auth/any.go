@@ -28,3 +28,21 @@ func (c chain) Authenticate(r *http.Request) (*Principal, error) {
 	}
 	return nil, none
 }
+
+// Renew asks all that can say later what became of a principal; see the package comment.
+// Each returns those of other methods as they are.
+func (c chain) Renew(p *Principal) (*Principal, error) {
+	for _, a := range c {
+		r, ok := a.(interface {
+			Renew(*Principal) (*Principal, error)
+		})
+		if !ok {
+			continue
+		}
+		var err error
+		if p, err = r.Renew(p); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}

@@ -527,6 +527,35 @@ func TestAny(t *testing.T) {
 	}
 }
 
+// renewing says that principals of one name are gone.
+type renewing struct {
+	auth.Authenticator
+	gone string
+}
+
+func (r renewing) Renew(p *auth.Principal) (*auth.Principal, error) {
+	if p.Name == r.gone {
+		return nil, auth.ErrBadCredentials
+	}
+	return &auth.Principal{Name: p.Name + "+"}, nil
+}
+
+// TestAnyRenews: whoever can say what became of a principal is asked, wherever it stands.
+func TestAnyRenews(t *testing.T) {
+	c, ok := auth.Any(auth.AllowAll{}, renewing{gone: "a"}, auth.Certs{}, renewing{gone: "b+"}).(interface {
+		Renew(*auth.Principal) (*auth.Principal, error)
+	})
+	if !ok {
+		t.Fatal("a chain does not renew")
+	}
+	for name, want := range map[string]string{"a": "", "b": "", "c": "c++"} {
+		p, err := c.Renew(&auth.Principal{Name: name})
+		if (p == nil) != (want == "") || (err == nil) == (want == "") || p != nil && p.Name != want {
+			t.Errorf("%s: %v, %v", name, p, err)
+		}
+	}
+}
+
 // FuzzBearer: whatever comes, a token that nobody signed makes no principal, no error
 // quotes it, and a good API key works beside an identity provider.
 func FuzzBearer(f *testing.F) {

@@ -66,6 +66,9 @@ type Grant struct {
 // raw bridge to whatever the device has as its default. The error is
 // ErrForbidden and says, fit for the caller to read, which part failed.
 func (p *Principal) Allow(deviceID, target string) error {
+	if len(p.Grants) == 0 { // a token's or a certificate's, without a policy
+		return fmt.Errorf("%w: %q may reach nothing: no rule of this relay is for this principal", ErrForbidden, p.Name)
+	}
 	deviceOK := false
 	for _, g := range p.Grants {
 		if !anyMatch(g.Devices, deviceID) {
@@ -77,8 +80,6 @@ func (p *Principal) Allow(deviceID, target string) error {
 		deviceOK = true
 	}
 	switch {
-	case len(p.Grants) == 0:
-		return fmt.Errorf("%w: %q may reach nothing: no rule of this relay is for this principal", ErrForbidden, p.Name)
 	case !deviceOK:
 		return fmt.Errorf("%w: %q may not reach device %q", ErrForbidden, p.Name, deviceID)
 	case target == "":
