@@ -7,10 +7,9 @@
 //
 // Keys is one, AllowAll another. OIDC takes tokens of an identity provider, Certs
 // client certificates; their principals have Claims and no Grants, so that they may
-// do nothing until a policy says so. Package
-// relay checks signed URLs, and Signed is their principal. ErrNoCredentials
-// means "nothing here for me", so that a chain, Any, can ask the next one; any other
-// error ends it.
+// do nothing until a policy says so. Package relay checks signed URLs, and Signed is
+// their principal. ErrNoCredentials means "nothing here for me", so that a chain, Any,
+// can ask the next one; any other error ends it.
 //
 // # Order
 //
@@ -114,6 +113,9 @@
 // e-mail address, else DNS name among the subject's alternative names, else the common
 // name, which then must not look like a URI or an e-mail address. Claims are uri, email,
 // dns, cn, o, ou and issuer.
+//
+// Nobody asks whether a certificate was revoked: give them short lives. An authority that
+// is taken out of the file counts for no new connection.
 //
 // Where a proxy in front ends TLS there is no certificate. No header about one is
 // believed: the next proxy that forgets to take it away would let anybody be anybody.
