@@ -58,6 +58,7 @@ var codes = []struct {
 	{errOrigin, wire.Forbidden, own},
 	{auth.ErrNoCredentials, wire.Unauthenticated, nil},
 	{auth.ErrBadCredentials, wire.Unauthenticated, nil},
+	{auth.ErrUnchecked, wire.AuthUnavailable, nil},
 	{errSignedOff, wire.Forbidden, own},
 	{errSignedExpired, wire.BadSignature, own},
 	{errSignature, wire.BadSignature, nil},

@@ -55,6 +55,9 @@ func TestRequesterOutcomes(t *testing.T) {
 		{name: "wrong credentials", query: "deviceId=d", code: wire.Unauthenticated, change: func(c *relay.Config) {
 			c.Auth = authFunc(func(*http.Request) (*auth.Principal, error) { return nil, auth.ErrBadCredentials })
 		}},
+		{name: "credentials that cannot be checked", query: "deviceId=d", code: wire.AuthUnavailable, retry: 1, change: func(c *relay.Config) {
+			c.Auth = authFunc(func(*http.Request) (*auth.Principal, error) { return nil, auth.ErrUnchecked })
+		}},
 		{name: "not allowed", query: "deviceId=d&target=ssh", code: wire.Forbidden, change: func(c *relay.Config) {
 			c.Auth = authFunc(func(*http.Request) (*auth.Principal, error) { return &auth.Principal{Name: "nobody"}, nil })
 		}},

@@ -13,3 +13,6 @@ func (k *Keys) RenewAt(p *Principal, now time.Time) (*Principal, error) { return
 
 // ParseGlobs reads a list of globs; with dash, as one of targets.
 var ParseGlobs = parseGlobs
+
+// CertsAt is Certs.Authenticate at a time that the test chose.
+var CertsAt = certs

@@ -151,6 +151,8 @@ func checkName(s string) error {
 		return fmt.Errorf("has %d bytes; %d are allowed", len(s), maxName)
 	case strings.HasPrefix(s, SignedPrefix):
 		return fmt.Errorf("is taken: %s… is who comes with a signed URL", SignedPrefix)
+	case strings.HasPrefix(s, OIDCPrefix), strings.HasPrefix(s, CertPrefix):
+		return fmt.Errorf("is taken: %s… and %s… are who comes with a token or a certificate", OIDCPrefix, CertPrefix)
 	case s == AnonymousName:
 		return fmt.Errorf("is taken: %s is who comes without authentication", AnonymousName)
 	}

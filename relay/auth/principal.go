@@ -19,6 +19,9 @@ var (
 	// ErrBadCredentials too; the difference is for the log, not for the caller.
 	ErrExpired = fmt.Errorf("%w: expired", ErrBadCredentials)
 	ErrNotYet  = fmt.Errorf("%w: not valid yet", ErrBadCredentials)
+	// ErrUnchecked: nobody can say now whether they are good. The caller should keep
+	// them and try again; see "Why" in the package comment.
+	ErrUnchecked = errors.New("credentials cannot be checked now")
 	// ErrForbidden: good credentials that do not reach this far.
 	ErrForbidden = errors.New("forbidden")
 )
@@ -67,6 +70,9 @@ type Grant struct {
 // raw bridge to whatever the device has as its default. The error is
 // ErrForbidden and says, fit for the caller to read, which part failed.
 func (p *Principal) Allow(deviceID, target string) error {
+	if len(p.Grants) == 0 { // a token's or a certificate's, without a policy
+		return fmt.Errorf("%w: %q may reach nothing: no rule of this relay is for this principal", ErrForbidden, p.Name)
+	}
 	deviceOK := false
 	for _, g := range p.Grants {
 		if !anyMatch(g.Devices, deviceID) {

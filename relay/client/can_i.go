@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,7 +32,9 @@ func CanI(ctx context.Context, cfg Config, req Request) (wire.Permission, error)
 	if err != nil {
 		return wire.Permission{}, badRequest("%w", err)
 	}
-	r.Header = header(cfg)
+	if r.Header, err = header(ctx, cfg); err != nil {
+		return wire.Permission{}, err
+	}
 	t := cfg.Dialer.Transport()
 	t.DisableKeepAlives = true
 	c := http.Client{
@@ -65,7 +68,7 @@ func CanI(ctx context.Context, cfg Config, req Request) (wire.Permission, error)
 }
 
 // header says who asks.
-func header(cfg Config) http.Header {
+func header(ctx context.Context, cfg Config) (http.Header, error) {
 	h := cfg.Header.Clone()
 	if h == nil {
 		h = make(http.Header)
@@ -73,5 +76,12 @@ func header(cfg Config) http.Header {
 	if cfg.APIKey != "" {
 		h.Set(wire.HeaderAPIKey, cfg.APIKey)
 	}
-	return h
+	if cfg.Credentials != nil {
+		more, err := cfg.Credentials(ctx)
+		if err != nil {
+			return nil, &CredentialsError{err}
+		}
+		maps.Copy(h, more)
+	}
+	return h, nil
 }

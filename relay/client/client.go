@@ -20,9 +20,14 @@ type Config struct {
 	// URL of the relay: wss://relay.example.com, perhaps with a path in front of
 	// /bridge. ws:// sends the API key in clear and is refused unless the host is
 	// loopback or AllowPlain is set. https and http read as wss and ws.
-	URL        string
-	APIKey     string      // sent as X-Api-Key; empty: none
-	Header     http.Header // sent as well
+	URL    string
+	APIKey string      // sent as X-Api-Key; empty: none
+	Header http.Header // sent as well
+	// Credentials, if not nil, is asked at each dial for headers to send as well: a
+	// Link dials for days, and a token lasts for an hour. ctx bounds the dial. An error
+	// ends the dial as a *CredentialsError.
+	Credentials func(ctx context.Context) (http.Header, error)
+
 	AllowPlain bool
 	Dialer     ws.Dialer
 	Session    session.Config // MaxStreams 0: the device may open none; our agent never does
@@ -134,7 +139,11 @@ func dial(ctx context.Context, cfg Config, req Request, subprotocols ...string) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), header(cfg), subprotocols...)
+	h, err := header(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	c, err := cfg.Dialer.DialWebSocket(ctx, u.String(), h, subprotocols...)
 	if err != nil {
 		return nil, fromHandshake(err)
 	}

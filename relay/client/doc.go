@@ -9,7 +9,8 @@
 // # Errors
 //
 // Errors are *Error when the relay or the device said no; its Code says why. They
-// are *UnreachableError when nobody answered. No error holds an API key.
+// are *UnreachableError when nobody answered, and *CredentialsError when
+// Config.Credentials had none to send. No error holds an API key.
 //
 // # A Link's life
 //
@@ -21,8 +22,9 @@
 // that lasted a minute, or ended because its node drained, makes the next wait a short
 // one. A dial is given 2 minutes. A try is of no use when the request is wrong or
 // forbidden, the hub does not know the device, the device refused for a reason that
-// does not pass by itself, or an operator ended the bridge. What answers in the relay's
-// place, once a session was up, ends the Link only with 401 or 403.
+// does not pass by itself, an operator ended the bridge, or a person has to sign in
+// again (ErrSignIn). What answers in the relay's place, once a session was up, ends the
+// Link only with 401 or 403.
 //
 // A session whose node drains, as Session.Draining says, is not lost yet. The Link
 // dials another one after a random part of 5 s (10 s and so on up to 60 s for moves in

@@ -58,6 +58,19 @@ func (e *UnreachableError) Error() string { return e.err.Error() }
 // Unwrap returns what went wrong.
 func (e *UnreachableError) Unwrap() error { return e.err }
 
+// ErrSignIn: there are no credentials, and only a person can get some again. A
+// Config.Credentials returns it, wrapped or not, and a Link ends with it. Any other error
+// passes by itself: the Link tries again.
+var ErrSignIn = errors.New("a person has to sign in")
+
+// A CredentialsError is an error of Config.Credentials: the relay was not asked.
+type CredentialsError struct{ err error }
+
+func (e *CredentialsError) Error() string { return e.err.Error() }
+
+// Unwrap returns what Config.Credentials did.
+func (e *CredentialsError) Unwrap() error { return e.err }
+
 // fromHandshake reads the problem in a refused handshake.
 func fromHandshake(err error) error {
 	var h *ws.HandshakeError

@@ -310,7 +310,7 @@ func (l *Link) wake() {
 func permanent(err error, worked bool) bool {
 	var e *Error
 	switch {
-	case errors.Is(err, ErrNoSession):
+	case errors.Is(err, ErrNoSession), errors.Is(err, ErrSignIn):
 		return true
 	case !errors.As(err, &e) || e.Temporary():
 		return false

@@ -3,9 +3,11 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -479,3 +481,56 @@ func (l *lab) restart() {
 	l.address.Store(mem)
 	l.mem, l.srv, l.stopRelay = mem, srv, cancel
 }
+
+// Credentials are asked for at each dial. An error of theirs that passes is waited out; one
+// that only a person can mend ends the link.
+func TestLinkCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []string // by the relay
+		l := newLab(t, true, func(c *relay.Config) {
+			c.Auth = authFunc(func(r *http.Request) (*auth.Principal, error) {
+				seen = append(seen, r.Header.Get("Authorization")+" "+r.Header.Get("X-Extra"))
+				return auth.AllowAll{}.Authenticate(r)
+			})
+		})
+		defer l.stop()
+		away := errors.New("the issuer is away")
+		asked := 0
+		l.client.Header = http.Header{"X-Extra": {"kept"}}
+		l.client.Credentials = func(context.Context) (http.Header, error) {
+			switch asked++; asked {
+			case 3:
+				return nil, away
+			case 5:
+				return nil, fmt.Errorf("refused: %w", client.ErrSignIn)
+			}
+			return http.Header{"Authorization": {fmt.Sprintf("Bearer %d", asked)}}, nil
+		}
+		var retried []error
+		link := client.NewLink(l.client, client.Request{Device: device, Targets: []string{"echo"}}, false, func(e client.Event) {
+			if e.Session != nil {
+				go e.Session.Close() // lost, at once
+			}
+			if e.Session == nil && e.Retry > 0 {
+				retried = append(retried, e.Err)
+			}
+		})
+		err := link.Run(t.Context())
+		if !errors.Is(err, client.ErrSignIn) || !errors.As(err, new(*client.CredentialsError)) {
+			t.Errorf("ended with %v", err)
+		}
+		if want := []string{"Bearer 1 kept", "Bearer 2 kept", "Bearer 4 kept"}; !slices.Equal(seen, want) {
+			t.Errorf("the relay saw %q, want %q", seen, want)
+		}
+		if !slices.ContainsFunc(retried, func(err error) bool { return errors.Is(err, away) }) {
+			t.Errorf("retried after %v", retried)
+		}
+		if len(l.client.Header) != 1 {
+			t.Error("the configuration's header was changed")
+		}
+	})
+}
+
+type authFunc func(*http.Request) (*auth.Principal, error)
+
+func (f authFunc) Authenticate(r *http.Request) (*auth.Principal, error) { return f(r) }

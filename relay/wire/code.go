@@ -12,6 +12,7 @@ type Code string
 const (
 	BadRequest       Code = "bad_request"
 	Unauthenticated  Code = "unauthenticated"
+	AuthUnavailable  Code = "auth_unavailable" // the credentials may be good; the relay cannot find out now
 	Forbidden        Code = "forbidden"
 	BadSignature     Code = "bad_signature" // of a signed URL, or it has expired
 	DeviceNotFound   Code = "device_not_found"
@@ -80,7 +81,8 @@ type Outcome struct {
 // outcomes is the only place where codes get numbers.
 var outcomes = []Outcome{
 	{BadRequest, http.StatusBadRequest, 4400, "The request is malformed.", "", false},
-	{Unauthenticated, http.StatusUnauthorized, 4401, "The credentials are missing or wrong.", "send an API key as X-Api-Key or Authorization: Bearer", false},
+	{Unauthenticated, http.StatusUnauthorized, 4401, "The credentials are missing or wrong.", "send an API key as X-Api-Key or Authorization: Bearer, or a token there if the relay takes tokens", false},
+	{AuthUnavailable, http.StatusServiceUnavailable, 4503, "The relay cannot check the credentials now.", "try again later, with the same credentials; the relay does not reach the issuer of tokens", true},
 	{Forbidden, http.StatusForbidden, 4403, "The credentials do not allow this.", "ask who runs the relay for access to this device and target", false},
 	{BadSignature, http.StatusBadRequest, 4400, "The signed URL has expired, was changed, or its key is gone.", "ask for another at /bridge/getSignedUrl", false},
 	{DeviceNotFound, http.StatusNotFound, 4404, "The hub does not know the device.", "check the device ID; it is case-sensitive", false},

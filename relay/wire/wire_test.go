@@ -16,6 +16,7 @@ import (
 func TestOutcomes(t *testing.T) {
 	want := map[wire.Code][2]int{
 		"bad_request": {400, 4400}, "unauthenticated": {401, 4401}, "forbidden": {403, 4403}, "bad_signature": {400, 4400},
+		"auth_unavailable": {503, 4503},
 		"device_not_found": {404, 4404}, "device_offline": {404, 4404}, "device_refused": {409, 4409},
 		"method_not_allowed": {405, 0}, "upgrade_required": {426, 0},
 		"limit_reached": {429, 4429}, "hub_throttled": {429, 4429}, "hub_failed": {502, 4502},

@@ -34,6 +34,7 @@ var codeExits = map[wire.Code]int{
 	wire.BadRequest:       exitUsage,
 	wire.Unauthenticated:  exitAuth,
 	wire.BadSignature:     exitAuth,
+	wire.AuthUnavailable:  exitRelay,
 	wire.Forbidden:        exitAuth,
 	wire.DeviceNotFound:   exitNotFound,
 	wire.DeviceOffline:    exitOffline,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -36,6 +37,8 @@ const (
 	codeTLS         = "tls"
 	codeNoSession   = "no_session"
 	codeLost        = "lost"
+	codeSignIn      = "sign_in" // only bridge login helps
+	codeIssuer      = "issuer"  // the identity provider gives no good answer
 )
 
 // usageError is the caller's mistake.
@@ -56,10 +59,13 @@ func (e hintError) Unwrap() error { return e.error }
 // dialError is what kept a bridge from being made.
 type dialError struct {
 	error
-	keyless bool // no API key was sent
+	keyless  bool // no API key was sent
+	signedIn bool // but a token of bridge login
 }
 
-func dialFailed(err error, cfg client.Config) error { return dialError{err, cfg.APIKey == ""} }
+func dialFailed(err error, cfg client.Config) error {
+	return dialError{err, cfg.APIKey == "", cfg.Credentials != nil}
+}
 
 func (e dialError) Unwrap() error { return e.error }
 
@@ -103,7 +109,13 @@ func explain(err error) failure {
 	case errors.As(err, new(usageError)):
 		f.Exit, f.Code = exitUsage, codeUsage
 	case errors.As(err, &relay):
-		f.fromRelay(relay, dial.keyless)
+		f.fromRelay(relay, dial)
+	case errors.Is(err, client.ErrSignIn):
+		f.Exit, f.Code, f.Hint = exitAuth, codeSignIn, cmp.Or(f.Hint, "bridge login")
+	case errors.As(err, new(*client.CredentialsError)), errors.As(err, new(issuerError)):
+		f.Exit, f.Code = exitAuth, codeIssuer
+		f.Detail = oneLine(f.Detail)
+		f.Hint = cmp.Or(f.Hint, "is the identity provider's address right, and is there a way to it from here?")
 	case errors.Is(err, client.ErrNoSession):
 		f.Exit, f.Code = exitRefused, codeNoSession
 		f.Hint = "is its agent up to date, or of another make? bridge raw works without a session"
@@ -129,7 +141,7 @@ func explain(err error) failure {
 
 // fromRelay takes over what the relay or the device said. Its hints are for any
 // client; where this command knows more, its own are better.
-func (f *failure) fromRelay(e *client.Error, keyless bool) {
+func (f *failure) fromRelay(e *client.Error, dial dialError) {
 	f.Code, f.Detail, f.Hint, f.DeviceCode = string(e.Code), oneLine(e.Detail), oneLine(e.Hint), e.DeviceCode
 	if e.BridgeID != "" {
 		f.BridgeID = e.BridgeID
@@ -144,9 +156,12 @@ func (f *failure) fromRelay(e *client.Error, keyless bool) {
 		f.Detail = "the bridge was lost: " + f.Detail
 	case e.NoRelay:
 		f.notRelay(e.Status)
-	case e.Code == wire.Unauthenticated && keyless:
-		f.Detail = "the relay wants an API key, and none was sent"
-		f.Hint = "name a file that holds one with BRIDGE_API_KEY_FILE or --api-key-file"
+	case e.Code == wire.Unauthenticated && dial.signedIn:
+		f.Detail = "the relay does not accept this sign-in"
+		f.Hint = "was it made at the identity provider that the relay trusts, with the relay's scope? bridge login --status shows it, bridge login makes another"
+	case e.Code == wire.Unauthenticated && dial.keyless:
+		f.Detail = "the relay wants to know who you are, and neither an API key nor a sign-in was sent"
+		f.Hint = "name a file that holds a key with BRIDGE_API_KEY_FILE or --api-key-file, or bridge login where the relay takes that"
 	case e.Code == wire.Unauthenticated:
 		f.Detail = "the relay does not accept this API key"
 		f.Hint = "is it the right one for this relay, and has it not expired? bridge takes it from BRIDGE_API_KEY, BRIDGE_API_KEY_FILE or --api-key-file"

@@ -21,6 +21,7 @@ import (
 
 	"websocketbridge/relay"
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/auth/authtest"
 	"websocketbridge/relay/policy"
 	"websocketbridge/relay/session"
 	"websocketbridge/relay/token"
@@ -53,6 +54,7 @@ type lab struct {
 	mu    sync.Mutex // guards conns
 	conns []net.Conn // of devices
 
+	idp       *authtest.Provider // nil: none
 	procs     map[string]*process
 	strangers []func()
 }
@@ -91,7 +93,11 @@ func (l *lab) startRelay(ts *testscript.TestScript, args []string) {
 		l.hub = fake.New(fake.Config{AnswerTimeout: patience})
 		l.ctx, l.cancel = context.WithCancel(context.Background())
 	}
-	if opts["auth"] != "none" {
+	switch opts["auth"] {
+	case "none":
+	case "oidc":
+		cfg.Auth = l.oidc(ts)
+	default:
 		cfg.Auth = l.keys(ts)
 		ts.Setenv("BRIDGE_API_KEY_FILE", filepath.Join(l.work, "key"))
 	}
@@ -138,6 +144,64 @@ func (l *lab) keys(ts *testscript.TestScript) *auth.Keys {
 	keys, err := auth.ParseKeys("ops " + hash + " devices=pump-* targets=echo,down,10.*")
 	ts.Check(err)
 	return keys
+}
+
+// oidc starts an identity provider, if there is none, and lets in whose tokens it gave.
+func (l *lab) oidc(ts *testscript.TestScript) auth.Authenticator {
+	if l.idp == nil {
+		var stop func()
+		l.idp, stop = authtest.Start()
+		l.strangers = append(l.strangers, stop)
+		l.setClaims("api://bridge")
+		ts.Setenv("BRIDGE_OIDC_ISSUER", l.idp.Issuer)
+		ts.Setenv("BRIDGE_OIDC_CLIENT_ID", "bridge-command")
+	}
+	o, err := auth.NewOIDC(auth.OIDCConfig{Issuer: l.idp.Issuer, Audiences: []string{"api://bridge"}})
+	ts.Check(err)
+	all, err := auth.ParseGlob("*")
+	ts.Check(err)
+	return granted{o, []auth.Grant{{Devices: []auth.Glob{all}, Targets: []auth.Glob{all}}}}
+}
+
+func (l *lab) setClaims(audience string) {
+	l.idp.SetClaims(map[string]any{"aud": audience, "sub": "1", "preferred_username": "ada@example.com"})
+}
+
+// granted stands for a policy.
+type granted struct {
+	auth.Authenticator
+	grants []auth.Grant
+}
+
+func (g granted) Authenticate(r *http.Request) (*auth.Principal, error) {
+	p, err := g.Authenticator.Authenticate(r)
+	if p != nil {
+		p.Grants = g.grants
+	}
+	return p, err
+}
+
+// setProvider makes the identity provider behave.
+func (l *lab) setProvider(ts *testscript.TestScript, args []string) {
+	for _, a := range args {
+		name, value, _ := strings.Cut(a, "=")
+		switch name {
+		case "aud":
+			l.setClaims(value)
+		case "pending":
+			l.idp.SetPending(strings.Split(value, ",")...)
+		case "refuse":
+			l.idp.SetRefuse(value)
+		case "life":
+			life, err := time.ParseDuration(value)
+			ts.Check(err)
+			l.idp.Life = life // between requests
+		case "down":
+			l.idp.SetDown(value == "yes")
+		default:
+			ts.Fatalf("provider: %s?", name)
+		}
+	}
 }
 
 func (l *lab) stopRelay() {

@@ -98,7 +98,7 @@ where every user of this machine could read it in the process list.
 	f.BoolVar(&s.allowPlain, "allow-plain", false, "permit ws:// to a relay that is not on this machine (BRIDGE_ALLOW_PLAIN)")
 	f.BoolVar(&ui.json, "json", false, "print events and errors as JSON, one a line, on standard output;\nstdio and raw print them on standard error")
 	f.BoolVarP(&ui.verbose, "verbose", "v", false, "say what happens even where standard error is no terminal")
-	root.AddCommand(newTunnel(ui, &s), newStdio(ui, &s), newRaw(ui, &s), newCanI(ui, &s), newVersion(ui))
+	root.AddCommand(newTunnel(ui, &s), newStdio(ui, &s), newRaw(ui, &s), newCanI(ui, &s), newLogin(ui, &s), newLogout(ui, &s), newVersion(ui))
 	for _, c := range root.Commands() {
 		c.ValidArgsFunction = cobra.NoFileCompletions // devices and targets are no files
 	}

@@ -20,8 +20,10 @@ func TestMain(m *testing.M) {
 // The scripts in testdata run the real command against a relay, a fake hub and a
 // device in this process, over real sockets. Beside testscript's own commands:
 //
-//	relay [auth=none] [tls=yes] [dialback=1s] [max=N] [drain=1h] [policy=FILE]
+//	relay [auth=none|oidc] [tls=yes] [dialback=1s] [max=N] [drain=1h] [policy=FILE]
 //	                        start a relay and name it in the environment; again: at the same address
+//	provider [aud=A] [pending=CODE,CODE] [refuse=CODE] [life=1h] [down=yes]
+//	                        how the identity provider of auth=oidc behaves
 //	relay-stop, relay-drain end its bridges; refuse new ones, and wait until it does
 //	relay-asks PAYLOAD      ping whoever is connected, as a node that drains does
 //	device ID [never|old]   a device with targets echo and down; never dials back; knows no session
@@ -52,6 +54,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"relay":       func(ts *testscript.TestScript, _ bool, args []string) { labOf(ts).startRelay(ts, args) },
+			"provider":    func(ts *testscript.TestScript, _ bool, args []string) { labOf(ts).setProvider(ts, args) },
 			"relay-stop":  func(ts *testscript.TestScript, _ bool, _ []string) { labOf(ts).stopRelay() },
 			"relay-drain": func(ts *testscript.TestScript, _ bool, _ []string) { labOf(ts).drainRelay(ts) },
 			"relay-asks":  func(ts *testscript.TestScript, _ bool, args []string) { labOf(ts).front.ping(args[0]) },
@@ -79,14 +82,22 @@ var scrubs = []struct {
 	{regexp.MustCompile(`\b[a-z2-7]{26}\b`), "BRIDGE-ID"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:PORT"},
 	{regexp.MustCompile(`"(ms|retryMs)":\d+`), `"$1":N`},
+	{regexp.MustCompile(`"expires":"[-.\dT:Z]+"`), `"expires":"LATER"`},
+	{regexp.MustCompile(`websocketbridge/[0-9a-f]{32}`), "websocketbridge/RELAY"},
 	{regexp.MustCompile(`connected in \d[\w.µ]*`), "connected in SOON"},
 	{regexp.MustCompile(`\btime [-+:.\dTZ]+ is (after|before) [-+:.\dTZ]+`), "time NOW is $1 THEN"},
 }
 
-// scrub also fails the script if the API key is in the output.
+// scrub also fails the script if the API key or a token is in the output.
 func (l *lab) scrub(ts *testscript.TestScript, out string) string {
-	if l.key != "" && strings.Contains(out, l.key) {
-		ts.Fatalf("the API key is in the output:\n%s", out)
+	secrets := []string{l.key}
+	if l.idp != nil {
+		secrets = append(append(secrets, "device-code-secret"), l.idp.Issued()...)
+	}
+	for _, secret := range secrets {
+		if secret != "" && strings.Contains(out, secret) {
+			ts.Fatalf("a secret is in the output:\n%s", out)
+		}
 	}
 	out = strings.ReplaceAll(out, ts.Getenv("WORK"), "$WORK")
 	for _, s := range scrubs {
@@ -111,8 +122,10 @@ func command(ts *testscript.TestScript, args []string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, e)
 		}
 	}
+	// Where sign-ins are kept, on every system.
+	cmd.Env = append(cmd.Env, "HOME="+ts.Getenv("WORK"), "XDG_CONFIG_HOME="+ts.MkAbs("config"), "AppData="+ts.MkAbs("config"))
 	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE")) // 1 s at each end otherwise
-	for _, name := range strings.Fields("BRIDGE_RELAY BRIDGE_API_KEY BRIDGE_API_KEY_FILE BRIDGE_CA_FILE BRIDGE_ALLOW_PLAIN BRIDGE_APIKEY BRIDGE_RELLAY HTTPS_PROXY HTTP_PROXY") {
+	for _, name := range strings.Fields("BRIDGE_RELAY BRIDGE_API_KEY BRIDGE_API_KEY_FILE BRIDGE_CA_FILE BRIDGE_ALLOW_PLAIN BRIDGE_APIKEY BRIDGE_RELLAY BRIDGE_OIDC_ISSUER BRIDGE_OIDC_CLIENT_ID BRIDGE_OIDC_SCOPES HTTPS_PROXY HTTP_PROXY") {
 		if v := ts.Getenv(name); v != "" {
 			cmd.Env = append(cmd.Env, name+"="+v)
 		}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net/http"
 	"os"
 	"strings"
 
@@ -20,12 +22,17 @@ type env struct {
 	APIKey     string `envconfig:"API_KEY" secret:"true" desc:"API key for the relay"`
 	CAFile     string `envconfig:"CA_FILE" desc:"PEM file with certificates to trust besides the system's"`
 	AllowPlain bool   `envconfig:"ALLOW_PLAIN" desc:"permit ws:// to a relay that is not on this machine"`
+
+	OIDCIssuer   string   `envconfig:"OIDC_ISSUER" desc:"identity provider to sign in at"`
+	OIDCClientID string   `envconfig:"OIDC_CLIENT_ID" desc:"ID of bridge there"`
+	OIDCScopes   []string `envconfig:"OIDC_SCOPES" desc:"what to ask for there"`
 }
 
 const settingsHelp = `Environment:
   BRIDGE_RELAY         address of the relay, as wss://relay.example.com
   BRIDGE_API_KEY       API key; or BRIDGE_API_KEY_FILE, a file that holds it
   BRIDGE_CA_FILE       PEM file with certificates to trust besides the system's
+  BRIDGE_OIDC_ISSUER, BRIDGE_OIDC_CLIENT_ID, BRIDGE_OIDC_SCOPES   see bridge login --help
   BRIDGE_ALLOW_PLAIN   true permits ws:// to a relay that is not on this machine
   HTTPS_PROXY, HTTP_PROXY, NO_PROXY   as everywhere; user and password in the URL work`
 
@@ -35,6 +42,8 @@ type settings struct {
 	allowPlain             bool
 
 	client client.Config
+	login  loginSettings
+	issuer *http.Client // for the identity provider
 }
 
 // load runs before each command that needs a relay.
@@ -60,7 +69,24 @@ func (s *settings) load() error {
 		return usageError{err}
 	}
 	s.client.Dialer = ws.Dialer{TLS: &tls.Config{RootCAs: roots}}
+	s.login = loginSettings{e.OIDCIssuer, e.OIDCClientID, e.OIDCScopes}
+	s.issuer = issuerClient(roots)
+	if s.client.APIKey == "" {
+		s.useSignIn()
+	}
 	return nil
+}
+
+// useSignIn uses what bridge login has kept for the relay, if there is something. What is
+// wrong with it is told when it is needed.
+func (s *settings) useSignIn() {
+	store, err := storeFor(s.client.URL)
+	if err != nil {
+		return // no home directory: nobody can have signed in
+	}
+	if _, err := store.load(); !errors.Is(err, fs.ErrNotExist) {
+		s.client.Credentials = (&tokens{store, s.issuer}).header
+	}
 }
 
 // checkRelay says what is wrong with the relay's address, and what to write.

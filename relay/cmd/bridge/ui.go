@@ -48,6 +48,13 @@ func (u *ui) detailf(format string, args ...any) {
 	}
 }
 
+// tellf prints what a person was waiting for.
+func (u *ui) tellf(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	fmt.Fprintln(u.err, printable(fmt.Sprintf(format, args...)))
+}
+
 // warnf prints what a person should know even in a pipe.
 func (u *ui) warnf(format string, args ...any) {
 	u.mu.Lock()

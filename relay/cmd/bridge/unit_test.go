@@ -88,7 +88,7 @@ func TestExplain(t *testing.T) {
 		{"interrupted", fmt.Errorf("dial: %w", errInterrupted), exitInterrupted, ""},
 		{"anything", errors.New("disk full"), exitOther, ""},
 		{"usage", usagef("no"), exitUsage, "usage"},
-		{"a newer relay's code", dialError{&client.Error{Code: "too_new", Detail: "x"}, false}, exitOther, "too_new"},
+		{"a newer relay's code", dialError{&client.Error{Code: "too_new", Detail: "x"}, false, false}, exitOther, "too_new"},
 		{"an open bridge's code", lostError{&client.Error{Code: wire.Draining, Close: 1012, Detail: "x"}, "id"}, exitLost, "draining"},
 		{"a device's own close", lostError{&client.Error{Close: 4000, Detail: "x"}, "id"}, exitLost, ""},
 		{"lost", lostError{io.ErrUnexpectedEOF, "id"}, exitLost, "lost"},
@@ -105,7 +105,7 @@ func TestExplain(t *testing.T) {
 func TestWordsFromElsewhere(t *testing.T) {
 	var out strings.Builder
 	u := &ui{err: &out}
-	u.exit(dialError{&client.Error{Code: wire.DeviceRefused, Detail: "no\nhint: \x1b]0;x\x07run this\rnow", BridgeID: "a\nb"}, false})
+	u.exit(dialError{&client.Error{Code: wire.DeviceRefused, Detail: "no\nhint: \x1b]0;x\x07run this\rnow", BridgeID: "a\nb"}, false, false})
 	if got, want := out.String(), "bridge: no hint: ]0;xrun this now\nbridge ID: a b\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

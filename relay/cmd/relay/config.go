@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"websocketbridge/relay"
-	"websocketbridge/relay/auth"
 	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/settings"
 	"websocketbridge/relay/token"
@@ -33,8 +32,10 @@ type config struct {
 
 	AdminListen string `envconfig:"ADMIN_LISTEN" default:"127.0.0.1:9090" desc:"admin listener: /healthz, /readyz; none: empty"`
 
-	Auth    string `envconfig:"AUTH" default:"keys" desc:"keys: API keys; none: everybody may do everything"`
-	APIKeys string `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
+	Auth     []string     `envconfig:"AUTH" default:"keys" example:"keys,oidc" desc:"how requesters prove who they are, one or more; keys: API keys; oidc: tokens of an identity provider; cert: client certificates; or none: everybody may do everything"`
+	APIKeys  string       `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
+	OIDC     oidcSettings `envconfig:"OIDC"`
+	ClientCA string       `envconfig:"CLIENT_CA" desc:"PEM file with the certificates of the authority of client certificates, for RELAY_AUTH=cert"`
 
 	Policy       string `envconfig:"POLICY" example:"/etc/relay/policy.yaml" desc:"file that says who may do what, see relay check-policy; default: what each API key is limited to"`
 	PolicyRevoke bool   `envconfig:"POLICY_REVOKE" desc:"end bridges whose permission ends: a rule or an API key is gone, credentials expire; default: they stay"`
@@ -117,20 +118,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	if c.ProxyProtocol && len(p.relay.TrustedProxies) == 0 {
 		bad("TRUSTED_PROXIES", "is missing; RELAY_PROXY_PROTOCOL needs it, or it would let nobody in")
 	}
-	switch c.Auth {
-	case "none":
-		p.relay.Auth = auth.AllowAll{}
-	case "keys":
-		if c.APIKeys == "" {
-			bad("API_KEYS", "is missing; make a key with relay hash-key, or set RELAY_AUTH=none where everybody may do everything")
-			break
-		}
-		if err := p.followAPIKeys(c.APIKeys); err != nil {
-			bad("API_KEYS", "%w", err)
-		}
-	default:
-		bad("AUTH", "%q is neither keys nor none", c.Auth)
-	}
+	c.prepareAuth(&p, bad)
 	if c.Policy != "" {
 		if err := p.followPolicy(c.Policy); err != nil {
 			bad("POLICY", "%w", err)

@@ -38,8 +38,8 @@ func (k *keyPair) apply(texts []string) ([]any, error) {
 	return []any{"names", strings.Join(names, " "), "not_after", cert.Leaf.NotAfter.UTC().Format(time.RFC3339)}, nil
 }
 
-// An authority is the certificates that nodes trust for each other: these and no others,
-// not the system's.
+// An authority is the certificates that nodes trust for each other, or for clients: these
+// and no others, not the system's.
 type authority struct {
 	pool atomic.Pointer[x509.CertPool]
 }
@@ -79,10 +79,9 @@ func (p *prepared) followCertificate(certFile, keyFile string) error {
 
 // followAPIKeys lets in whose keys the file has. Bridges of a key that is taken out stay
 // open, unless RELAY_POLICY_REVOKE.
-func (p *prepared) followAPIKeys(path string) error {
+func (p *prepared) followAPIKeys(path string) (*auth.Keys, error) {
 	keys := new(auth.Keys)
-	p.relay.Auth = keys
-	return p.follow(&watched{
+	return keys, p.follow(&watched{
 		settings: []string{"RELAY_API_KEYS"}, files: []string{path}, read: auth.ReadFile,
 		apply: func(texts []string) ([]any, error) {
 			if err := keys.Replace(texts[0]); err != nil {
@@ -91,6 +90,20 @@ func (p *prepared) followAPIKeys(path string) error {
 			return []any{"keys", keys.Len()}, nil
 		},
 	})
+}
+
+// followClientCA has TLS ask for client certificates, of these authorities only. Who has
+// none is let in by other means, or not. Connections of an authority that is taken out
+// stay; new ones are not made with it, hence no resumption.
+func (p *prepared) followClientCA(path string) error {
+	clients, base := new(authority), p.tls.Clone()
+	base.ClientAuth, base.SessionTicketsDisabled = tls.VerifyClientCertIfGiven, true
+	p.tls.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := base.Clone()
+		c.ClientCAs = clients.pool.Load()
+		return c, nil
+	}
+	return p.follow(&watched{settings: []string{"RELAY_CLIENT_CA"}, files: []string{path}, apply: clients.apply})
 }
 
 // followTokenKeys is for a ring that was made of text.

@@ -104,6 +104,8 @@ func TestSettingsFaults(t *testing.T) {
 	os.WriteFile(empty, nil, 0o600)
 	os.WriteFile(open, []byte("ops hmac-sha256:x:y\n"), 0o600)
 	os.Chmod(open, 0o666)
+	keys := filepath.Join(dir, "keys")
+	os.WriteFile(keys, []byte("ops "+mustHash(t)+"\n"), 0o600)
 	good := func(change map[string]string) map[string]string {
 		env := map[string]string{"RELAY_AUTH": "none", "RELAY_PLAIN": "true", "RELAY_SIGNALER": "fake", "RELAY_LISTEN": "127.0.0.1:0"}
 		for name, value := range change {
@@ -123,7 +125,7 @@ func TestSettingsFaults(t *testing.T) {
 			"RELAY_LOG_LEVEL": "loud", "RELAY_MAX_BRIGDES": "10", "RELAY_SIGNED_TTL": "-1h",
 		}, []string{
 			"RELAY_PLAIN: \"perhaps\"", "RELAY_DRAIN: \"ten minutes\"", "RELAY_MAX_BRIGDES: is unknown; did you mean RELAY_MAX_BRIDGES?",
-			"RELAY_AUTH: \"magic\" is neither", "RELAY_TOKEN_KEYS: ", "RELAY_PUBLIC_URL: is missing", "RELAY_SIGNALER: \"pigeon\"",
+			"RELAY_AUTH: \"magic\" is not one of keys, oidc, cert and none", "RELAY_TOKEN_KEYS: ", "RELAY_PUBLIC_URL: is missing", "RELAY_SIGNALER: \"pigeon\"",
 			"RELAY_IDLE: -1s", "RELAY_RELOAD: -10s is negative", "RELAY_MAX_BRIDGES: 0 lets nobody in", "RELAY_DIAL_BACK: 5m0s is not between", "RELAY_DEAD: 35s is not more than Ping",
 			"RELAY_MAX_BYTES: -1", "RELAY_LOG_LEVEL: \"loud\"", "RELAY_SIGNED_TTL: -1h0m0s is negative",
 		}},
@@ -136,6 +138,17 @@ func TestSettingsFaults(t *testing.T) {
 		{"everybody, but where", good(map[string]string{"RELAY_LISTEN": "0.0.0.0:8080"}), []string{"RELAY_PUBLIC_URL: is missing"}},
 		{"no keys", good(map[string]string{"RELAY_AUTH": "keys", "RELAY_API_KEYS": empty}), []string{"RELAY_API_KEYS: " + empty + ": API keys: there is none"}},
 		{"keys that others write", good(map[string]string{"RELAY_AUTH": "keys", "RELAY_API_KEYS": open}), []string{"RELAY_API_KEYS: API keys: " + open + ": mode 0666"}},
+		{"nobody", good(map[string]string{"RELAY_AUTH": ""}), []string{"RELAY_AUTH: is empty, which would let nobody in"}},
+		{"everybody and some", good(map[string]string{"RELAY_AUTH": "none,cert,cert"}), []string{"RELAY_AUTH: has none beside others", "RELAY_CLIENT_CA: is missing; RELAY_AUTH=cert needs it"}},
+		{"an issuer and no use for it", good(map[string]string{"RELAY_OIDC_ISSUER": "https://id.example.com", "RELAY_CLIENT_CA": empty}), []string{
+			"RELAY_OIDC_ISSUER: is of no use without oidc in RELAY_AUTH, as RELAY_AUTH=keys,oidc", "RELAY_CLIENT_CA: is of no use without cert in RELAY_AUTH",
+		}},
+		{"OIDC, all wrong", good(map[string]string{"RELAY_AUTH": "oidc", "RELAY_OIDC_ISSUER": "http://id.example.com", "RELAY_OIDC_ALGORITHMS": "HS256", "RELAY_OIDC_CA_FILE": empty}), []string{
+			`RELAY_OIDC_ISSUER: "http://id.example.com" is not https`, "RELAY_OIDC_AUDIENCE: are missing", `RELAY_OIDC_ALGORITHMS: "HS256" is not one of RS256,`, "RELAY_OIDC_CA_FILE: " + empty + " holds no PEM certificate",
+		}},
+		{"certificates behind a proxy", good(map[string]string{"RELAY_AUTH": "keys,cert", "RELAY_API_KEYS": keys, "RELAY_CLIENT_CA": empty}), []string{
+			"RELAY_PLAIN: is true, and RELAY_AUTH=cert needs TLS here: a proxy in front keeps the client's certificate to itself",
+		}},
 		{"ranges that are none", good(map[string]string{"RELAY_TRUSTED_PROXIES": "10.0.0.0/33, 192.0.2.1,proxy.example.com,fe80::1%eth0", "RELAY_PROXY_PROTOCOL": "true"}), []string{
 			`RELAY_TRUSTED_PROXIES: "10.0.0.0/33" is not an address or a range, as 10.0.0.0/8; "proxy.example.com" is not an address or a range, as 10.0.0.0/8; "fe80::1%eth0" is not an address or a range, as 10.0.0.0/8`,
 		}},

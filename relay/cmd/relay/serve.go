@@ -122,7 +122,7 @@ func serve(ctx context.Context, out, logTo io.Writer) (err error) {
 	if c.TokenKeys == "" { // a cluster has some
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
 	}
-	if c.Auth == "none" {
+	if slices.Contains(c.Auth, authNone) {
 		log.Warn("RELAY_AUTH=none: everybody who reaches this node may reach every device")
 	}
 	if p.hub != nil && p.hub.owner {
