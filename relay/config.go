@@ -27,8 +27,10 @@ type Config struct {
 	Cluster *cluster.Node
 
 	Signaler signaler.Signaler
-	Keys     *token.Ring
-	Auth     Authenticator
+	// Signer signs every signal, for devices that follow signed ones only; nil: none is.
+	Signer *signaler.Signer
+	Keys   *token.Ring
+	Auth   Authenticator
 
 	DialBack    time.Duration // for the device to come; 0: 15 s; at most 60 s
 	Ping        time.Duration // on each leg of an open bridge; 0: 15 s

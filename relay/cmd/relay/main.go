@@ -53,7 +53,7 @@ files, puts new keys and certificates in force; open bridges stay.
 			return serve(cmd.Context(), errOut)
 		},
 	}
-	root.AddCommand(newHashKey(), newTokenKey(), &cobra.Command{
+	root.AddCommand(newHashKey(), newTokenKey(), newKeygen(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

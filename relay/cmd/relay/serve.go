@@ -96,6 +96,9 @@ func serve(ctx context.Context, logTo io.Writer) error {
 	wg.Go(func() { heed(sigCtx, told, log, drain, node.Kill) })
 	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, log) })
 
+	if p.relay.Signer != nil {
+		log.Info("signals are signed", "key", p.relay.Signer)
+	}
 	if c.TokenKeys == "" { // a cluster has some
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
 	}
