@@ -46,7 +46,8 @@ type Config struct {
 	// any characters ("ops", "oidc:*@example.com", "signed:ops"). Empty: all. Without
 	// SignalKeys whoever may write to the hub can claim any name.
 	Principals []string
-	// TargetPrincipals limits single targets further, by their names in Targets.
+	// TargetPrincipals limits single targets further, by their names in Targets. To what
+	// a pattern in Targets reaches, too, it is no limit.
 	TargetPrincipals map[string][]string
 	// KillSwitch says why remote access is off now; nil: it is on. While it is off,
 	// signals are refused and open bridges are closed, at the latest after a second. It is
@@ -95,6 +96,9 @@ func (c Config) Validate() error {
 	if c.Targets == nil {
 		bad("Targets: are missing; an empty list allows nothing")
 	}
+	if slices.Contains(c.SignalKeys, signaler.PublicKey{}) {
+		bad("SignalKeys: one is empty")
+	}
 	for _, p := range c.Principals {
 		if err := checkPattern(p); err != nil {
 			bad("Principals: %q %w", p, err)
@@ -131,14 +135,14 @@ type Agent struct {
 
 	asking sync.Mutex // held while the kill switch is asked and its answer is applied
 
-	mu       sync.Mutex           // guards what is below; work grows under it, and only while ctx lives
-	seen     map[string]time.Time // signals, until when they are remembered
-	bridges  int
-	rejects  int
-	off      bool            // by the kill switch
-	live     context.Context // of bridges: ends with Run's, and when the kill switch is off
-	cut      context.CancelCauseFunc
-	unsigned quietly // of log lines
+	mu      sync.Mutex           // guards what is below; work grows under it, and only while ctx lives
+	seen    map[string]time.Time // signals, until when they are remembered
+	bridges int
+	rejects int
+	off     bool            // by the kill switch
+	live    context.Context // of bridges: ends with Run's, and when the kill switch is off
+	cut     context.CancelCauseFunc
+	quiet   map[string]*quietly // log lines, by code
 }
 
 // New checks cfg. It starts nothing.
@@ -153,7 +157,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Logger, seen: make(map[string]time.Time)}
+	a := &Agent{cfg: cfg, log: cfg.Logger, seen: make(map[string]time.Time), quiet: make(map[string]*quietly)}
 	for _, h := range cfg.RelayHosts {
 		r, _ := parseRelayHost(h) // Validate has been here
 		a.relays = append(a.relays, r)
@@ -184,8 +188,9 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) handle(ctx context.Context, d signaler.Delivery) *signaler.Refusal {
 	s, err := signaler.Parse(d.Payload)
 	if err != nil {
-		a.log.Warn("signal refused", "reason", "bad_signal", "error", err)
-		return refuse("bad_signal", "%v", err)
+		no := refuse("bad_signal", "%v", err)
+		a.logRefused(slog.LevelWarn, "signal refused", no)
+		return no
 	}
 	if no := a.checkSignature(s); no != nil { // nothing of it is to be believed, or dialled
 		return no
@@ -200,7 +205,7 @@ func (a *Agent) handle(ctx context.Context, d signaler.Delivery) *signaler.Refus
 	if no == nil {
 		return nil
 	}
-	a.log.Info("signal refused", "bridge", s.BridgeID, "principal", s.Principal, "target", s.Target, "reason", no.Code, "text", no.Message)
+	a.logRefused(slog.LevelInfo, "signal refused", no, "bridge", s.BridgeID, "principal", s.Principal, "target", s.Target)
 	// A replay has been answered, and telling the relay would refuse the first one.
 	if !d.Answers && no.Code != "replayed" {
 		a.start(ctx, &a.rejects, maxRejects, func() { a.reject(ctx, s, no) })

@@ -25,6 +25,8 @@
 // always posted. Nothing is posted for a replay, which would refuse the first one, nor
 // for a signal that is not signed and should be, nor to a host that is not on the list.
 //
+// Of one code at most ten are logged in 10 s; the next line says how many were left out.
+//
 // # The end of a stream and of a raw bridge
 //
 // A cut never looks like an end. A stream passes the end of each direction on alone
@@ -45,8 +47,8 @@
 //
 // With Config.SignalKeys only what one of the keys has signed is a signal. Everything
 // else is refused before anything in it is believed: it uses up no bridge ID, makes the
-// device dial nothing, and is logged at most every 10 s. A signed signal must
-// say for which device and until when, or it would be good elsewhere and for ever.
+// device dial nothing. A signed signal must say for which device and until when, or it
+// would be good elsewhere and for ever.
 //
 // A signal is accepted once: what is remembered, until it has expired, is its bridge ID,
 // which the signature covers. An agent that starts again has forgotten; what was accepted

@@ -345,6 +345,10 @@ func TestConfigFaults(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	cfg := deviceagent.Config{DeviceID: "d", Source: sourceFunc(nil), RelayHosts: []string{"*"}, Targets: parse(t)}
+	cfg.SignalKeys = make([]signaler.PublicKey, 1)
+	if _, err := deviceagent.New(cfg); err == nil || !strings.Contains(err.Error(), "SignalKeys: one is empty") {
+		t.Errorf("got %v", err)
+	}
 	cfg.Principals, cfg.TargetPrincipals = []string{"a b", `o\*`}, map[string][]string{"ssh": {"ops"}, "web": nil, "db": {""}}
 	if _, err := deviceagent.New(cfg); err == nil || !strings.Contains(err.Error(), `Principals: "a b" has a space`) || !strings.Contains(err.Error(), `Principals: "o\\*" has a \`) ||
 		!strings.Contains(err.Error(), `TargetPrincipals: there is no target named "ssh"`) || !strings.Contains(err.Error(), `TargetPrincipals: "web" has no principal`) ||

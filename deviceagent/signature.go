@@ -2,13 +2,13 @@ package deviceagent
 
 import (
 	"errors"
-	"time"
+	"log/slog"
 
 	"websocketbridge/signaler"
 )
 
-// checkSignature says why a signal is not believed. It logs that, too: who sends such
-// signals is no relay of this device's, or a relay whose key its owner has to list.
+// checkSignature says why a signal is not believed. It logs that, too, as a warning: who
+// sends such signals is no relay of this device's, or one whose key its owner has to list.
 func (a *Agent) checkSignature(s *signaler.Signal) *signaler.Refusal {
 	if len(a.cfg.SignalKeys) == 0 {
 		return nil
@@ -24,31 +24,6 @@ func (a *Agent) checkSignature(s *signaler.Signal) *signaler.Refusal {
 	default:
 		return nil
 	}
-	a.mu.Lock()
-	dropped, tell := a.unsigned.tell(time.Now())
-	a.mu.Unlock()
-	if tell { // nothing of the signal itself
-		a.log.Warn("signal refused, and nothing of it dialled", "reason", no.Code, "text", no.Message, "not_logged_before", dropped)
-	}
+	a.logRefused(slog.LevelWarn, "signal refused, and nothing of it dialled", no) // nothing of the signal itself
 	return no
-}
-
-// quietly keeps what a stranger can cause from filling the log.
-type quietly struct {
-	last    time.Time
-	dropped int
-}
-
-// quietTime is between lines of one kind.
-const quietTime = 10 * time.Second
-
-// tell says whether to log now, and how many lines were left out since the last one.
-func (q *quietly) tell(now time.Time) (dropped int, ok bool) {
-	if !q.last.IsZero() && now.Sub(q.last) < quietTime {
-		q.dropped++
-		return 0, false
-	}
-	dropped = q.dropped
-	q.last, q.dropped = now, 0
-	return dropped, true
 }

@@ -2,6 +2,7 @@ package signaler_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +160,33 @@ func TestSignatureFaults(t *testing.T) {
 		if signaler.CheckSignature(s, list) == nil {
 			t.Errorf("bit %d does not matter", bit)
 		}
+	}
+}
+
+// The zero key is a point of order four: S = 0 and R = its own multiple are a signature
+// for every fourth message or so, without any private key.
+func TestZeroPublicKey(t *testing.T) {
+	var zero signaler.PublicKey
+	id, err := hex.DecodeString(zero.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := make([]byte, 64)
+	r[0] = 1 // the neutral element
+	forged := 0
+	for i := range 64 {
+		s := full()
+		s.BridgeID = fmt.Sprint(i)
+		s.Sig = base64.RawURLEncoding.EncodeToString(slices.Concat([]byte{1}, id, r))
+		if ed25519.Verify(make([]byte, 32), signaler.Signed(s), r) {
+			forged++
+		}
+		if err := signaler.CheckSignature(s, []signaler.PublicKey{zero}); !errors.Is(err, signaler.ErrWrongSignature) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if forged == 0 {
+		t.Error("none of the forgeries was one: the test tests nothing")
 	}
 }
 

@@ -67,7 +67,7 @@ func (k SigningKey) Format(s fmt.State, _ rune)   { io.WriteString(s, redactedKe
 func (k SigningKey) LogValue() slog.Value         { return slog.StringValue(redactedKey) }
 func (k SigningKey) MarshalText() ([]byte, error) { return []byte(redactedKey), nil }
 
-// A PublicKey checks signatures.
+// A PublicKey checks signatures. The zero PublicKey finds none good.
 type PublicKey struct{ bytes [ed25519.PublicKeySize]byte }
 
 // String is the public line, as ParsePublicKeys reads it.
