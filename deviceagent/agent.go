@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +37,23 @@ type Config struct {
 	// AllowPlain permits ws:// to hosts that are not loopback.
 	AllowPlain bool
 	Targets    *Targets
+
+	// SignalKeys are public keys of the relay: a signal that none of them has signed is
+	// refused, and nothing of it is dialled. Empty: signatures are not looked at, and
+	// whoever may write to the hub can send signals.
+	SignalKeys []signaler.PublicKey
+	// Principals may ask for a bridge: names in the relay's words, where a star stands for
+	// any characters ("ops", "oidc:*@example.com", "signed:ops"). Empty: all. Without
+	// SignalKeys whoever may write to the hub can claim any name.
+	Principals []string
+	// TargetPrincipals limits single targets further, by their names in Targets. To what
+	// a pattern in Targets reaches, too, it is no limit.
+	TargetPrincipals map[string][]string
+	// KillSwitch says why remote access is off now; nil: it is on. While it is off,
+	// signals are refused and open bridges are closed, at the latest after a second. It is
+	// called twice a second, and for each signal, and returns at once. See FileSwitch. If
+	// KillSwitch itself is nil, remote access is on.
+	KillSwitch func() error
 
 	MaxBridges  int           // at once; 0: 16
 	MaxStreams  int           // at once on one bridge; 0: 256
@@ -77,6 +96,27 @@ func (c Config) Validate() error {
 	if c.Targets == nil {
 		bad("Targets: are missing; an empty list allows nothing")
 	}
+	if slices.Contains(c.SignalKeys, signaler.PublicKey{}) {
+		bad("SignalKeys: one is empty")
+	}
+	for _, p := range c.Principals {
+		if err := checkPattern(p); err != nil {
+			bad("Principals: %q %w", p, err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.TargetPrincipals)) {
+		if c.Targets != nil && !c.Targets.named(name) {
+			bad("TargetPrincipals: there is no target named %q", name)
+		}
+		if len(c.TargetPrincipals[name]) == 0 {
+			bad("TargetPrincipals: %q has no principal; leave it out of Targets if nobody may reach it", name)
+		}
+		for _, p := range c.TargetPrincipals[name] {
+			if err := checkPattern(p); err != nil {
+				bad("TargetPrincipals: %q of %q %w", p, name, err)
+			}
+		}
+	}
 	if c.MaxBridges < 0 || c.MaxStreams < 0 || c.DialTimeout < 0 {
 		bad("MaxBridges, MaxStreams and DialTimeout cannot be negative")
 	}
@@ -93,10 +133,16 @@ type Agent struct {
 	relays []relayHost
 	work   sync.WaitGroup
 
-	mu      sync.Mutex           // guards the three below; work grows under it, and only while ctx lives
+	asking sync.Mutex // held while the kill switch is asked and its answer is applied
+
+	mu      sync.Mutex           // guards what is below; work grows under it, and only while ctx lives
 	seen    map[string]time.Time // signals, until when they are remembered
 	bridges int
 	rejects int
+	off     bool            // by the kill switch
+	live    context.Context // of bridges: ends with Run's, and when the kill switch is off
+	cut     context.CancelCauseFunc
+	quiet   map[string]*quietly // log lines, by code
 }
 
 // New checks cfg. It starts nothing.
@@ -111,7 +157,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Logger, seen: make(map[string]time.Time)}
+	a := &Agent{cfg: cfg, log: cfg.Logger, seen: make(map[string]time.Time), quiet: make(map[string]*quietly)}
 	for _, h := range cfg.RelayHosts {
 		r, _ := parseRelayHost(h) // Validate has been here
 		a.relays = append(a.relays, r)
@@ -125,6 +171,7 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	a.beginBridges(ctx)
 	a.log.Info("agent listens", "device", a.cfg.DeviceID, "targets", a.cfg.Targets.Names())
 	err := a.cfg.Source.Run(ctx, func(_ context.Context, d signaler.Delivery) *signaler.Refusal {
 		return a.handle(ctx, d)
@@ -141,20 +188,24 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) handle(ctx context.Context, d signaler.Delivery) *signaler.Refusal {
 	s, err := signaler.Parse(d.Payload)
 	if err != nil {
-		a.log.Warn("signal refused", "reason", "bad_signal", "error", err)
-		return refuse("bad_signal", "%v", err)
+		no := refuse("bad_signal", "%v", err)
+		a.logRefused(slog.LevelWarn, "signal refused", no)
+		return no
+	}
+	if no := a.checkSignature(s); no != nil { // nothing of it is to be believed, or dialled
+		return no
 	}
 	no := a.check(s)
-	if no == nil && !a.start(ctx, &a.bridges, a.cfg.MaxBridges, func() { a.serve(ctx, s) }) {
+	if live := a.bridgesContext(ctx); no == nil && !a.start(live, &a.bridges, a.cfg.MaxBridges, func() { a.serve(live, s) }) {
 		no = refuse("limit_reached", "%d bridges are open, as many as this device allows", a.cfg.MaxBridges)
-		if ctx.Err() != nil {
-			no = refuse("stopping", "the agent stops")
+		if live.Err() != nil {
+			no = stopped(live)
 		}
 	}
 	if no == nil {
 		return nil
 	}
-	a.log.Info("signal refused", "bridge", s.BridgeID, "principal", s.Principal, "target", s.Target, "reason", no.Code, "text", no.Message)
+	a.logRefused(slog.LevelInfo, "signal refused", no, "bridge", s.BridgeID, "principal", s.Principal, "target", s.Target)
 	// A replay has been answered, and telling the relay would refuse the first one.
 	if !d.Answers && no.Code != "replayed" {
 		a.start(ctx, &a.rejects, maxRejects, func() { a.reject(ctx, s, no) })

@@ -34,7 +34,7 @@ func (a *Agent) serve(ctx context.Context, s *signaler.Signal) {
 func reason(ctx context.Context, err error) string {
 	switch {
 	case ctx.Err() != nil:
-		return "the agent stops"
+		return stopped(ctx).Message
 	case err == nil:
 		return "done"
 	}
@@ -93,9 +93,14 @@ const (
 // it has not read yet.
 const targetLinger = 5 * time.Second
 
+// goodbyeTimeout is how long a target outlives the end of ctx so that the requester
+// hears first why its bridge ends.
+const goodbyeTimeout = 250 * time.Millisecond
+
 func (r *raw) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
-		r.c.CloseWith(wire.CloseGoingAway, wire.Reason{Code: wire.PeerLost, Text: "the agent stops"}.String())
+		defer time.AfterFunc(goodbyeTimeout, r.local.Reset).Stop()
+		r.c.CloseWith(wire.CloseGoingAway, wire.Reason{Code: wire.PeerLost, Text: stopped(ctx).Message}.String())
 		r.local.Reset()
 	})()
 	var wg sync.WaitGroup

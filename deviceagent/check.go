@@ -42,6 +42,9 @@ func (a *Agent) check(s *signaler.Signal) *signaler.Refusal {
 			return no
 		}
 	}
+	if a.switchedOff() {
+		return refuse("disabled", "%v", errSwitchedOff)
+	}
 	if !a.firstTime(s, now) {
 		return refuse("replayed", "the signal has been here before")
 	}
@@ -49,16 +52,20 @@ func (a *Agent) check(s *signaler.Signal) *signaler.Refusal {
 	if err != nil {
 		return refuse("bad_signal", "target %v", err)
 	}
-	if !wantsSession(s) {
-		_, no := a.rawTarget(targets)
+	if no := a.checkPrincipal(s.Principal); no != nil {
 		return no
+	}
+	if !wantsSession(s) {
+		if _, no := a.rawTarget(targets); no != nil {
+			return no
+		}
 	}
 	for _, name := range named(targets) {
 		if _, ok := a.cfg.Targets.Find(name); !ok {
 			return a.missing(targets, name)
 		}
 	}
-	return nil
+	return a.checkTargetPrincipals(s.Principal, named(targets))
 }
 
 // named is what a request without a target means.

@@ -3,7 +3,8 @@
 //
 // # One signal
 //
-//	parse ─► version ─► device ID ─► expiry ─► relay host ─► replay ─► targets ─► room ─► accept
+//	parse ─► version ─► signature ─► device ID ─► expiry ─► relay host ─► kill switch
+//	      ─► replay ─► principal ─► targets ─► principals of the targets ─► room ─► accept
 //
 // Each check can refuse, with a code and a sentence that reach the requester.
 // The answer is given at once, the rest happens afterwards: a direct method has
@@ -21,8 +22,10 @@
 //
 // It goes back the way the signal came, if that carries answers (direct method),
 // and is posted to the reject URL if not. Later ones, of a raw bridge's target, are
-// always posted. Nothing is posted for a replay, which would refuse the first one,
-// nor to a host that is not on the list.
+// always posted. Nothing is posted for a replay, which would refuse the first one, nor
+// for a signal that is not signed and should be, nor to a host that is not on the list.
+//
+// Of one code at most ten are logged in 10 s; the next line says how many were left out.
 //
 // # The end of a stream and of a raw bridge
 //
@@ -40,23 +43,50 @@
 // authorized its principal for those only, and cannot see into a session. A
 // signal that names none means the target "default".
 //
+// # Signatures
+//
+// With Config.SignalKeys only what one of the keys has signed is a signal. Everything
+// else is refused before anything in it is believed: it uses up no bridge ID, makes the
+// device dial nothing. A signed signal must say for which device and until when, or it
+// would be good elsewhere and for ever.
+//
+// A signal is accepted once: what is remembered, until it has expired, is its bridge ID,
+// which the signature covers. An agent that starts again has forgotten; what was accepted
+// before has a token that the relay takes once.
+//
+// # The kill switch
+//
+// Config.KillSwitch belongs to who stands beside the device. While it is off, signals are
+// refused, and the refusal is told to the relay as any other; open bridges end as when
+// the agent stops, within a second. What begins after it is on again is not affected.
+//
 // # Codes of a refusal
 //
-//	bad_signal          the payload is not a signal this agent can read
-//	wrong_device        it is for another device
-//	expired             its time is over, by this device's clock
-//	replayed            it has been here before
-//	relay_not_allowed   its relay's host is not on this device's list
-//	target_not_allowed  its target is not on this device's list
-//	target_required     no target is named and there is no default, or a raw bridge names several
-//	dial_failed         the target cannot be connected
-//	limit_reached       too many bridges or streams
-//	stopping            the agent stops
+//	bad_signal             the payload is not a signal this agent can read
+//	not_signed             it has no signature, and this device follows signed ones only
+//	wrong_signature        it has one, but none that a listed key has made for it
+//	wrong_device           it is for another device
+//	expired                its time is over, by this device's clock
+//	relay_not_allowed      its relay's host is not on this device's list
+//	disabled               the device's owner has switched remote access off
+//	replayed               it has been here before
+//	principal_not_allowed  who asks is not on this device's list, or not for this target
+//	target_not_allowed     its target is not on this device's list
+//	target_required        no target is named and there is no default, or a raw bridge names several
+//	dial_failed            the target cannot be connected
+//	limit_reached          too many bridges or streams
+//	stopping               the agent stops
 //
 // # Why
 //
 // Why a list of relay hosts: whoever may write to the hub could otherwise make
 // every device dial any address.
+//
+// Why the principals of a signal without a signature are heeded all the same: a hub may
+// be closed to all but the relay. Where it is not, whoever writes to it can claim any name.
+//
+// Why the switch is looked at and not waited for: it may be a button, a file on a volume
+// that comes and goes, or a test's; two looks a second cost nothing.
 //
 // Why the device's clock is trusted with a minute's grace: devices without a
 // battery drift, and a token that is truly old is refused by the relay anyway. For

@@ -12,6 +12,9 @@ func MatchRelay(entry, rawURL string) (bool, error) {
 	return err == nil && h.match(u), nil
 }
 
+// MatchStars says whether a pattern of Config.Principals matches a name.
+func MatchStars(pattern, name string) bool { return matchStars(pattern, name) }
+
 // Remembered is how many signals the agent remembers.
 func (a *Agent) Remembered() int {
 	a.mu.Lock()

@@ -72,7 +72,16 @@ func (h hosts) match(host string) bool {
 	return host == h.name || h.suffix != "" && strings.HasSuffix(host, h.suffix)
 }
 
-func canonicalName(s string) string { return strings.ToLower(strings.TrimSuffix(s, ".")) }
+// canonicalName folds ASCII only: for Unicode the Kelvin sign is a k, too, and what
+// resolvers and proxies make of it is theirs.
+func canonicalName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, strings.TrimSuffix(s, "."))
+}
 
 // isName reports whether s can only be a name. Resolvers read more as addresses
 // than netip does, 127.1 and 0x7f000001 among them; all of those end in a number,

@@ -30,6 +30,15 @@ func TestRelayHosts(t *testing.T) {
 		{"[fd00::1]", []string{"[fd00::1]", "[FD00:0::1]:1"}, []string{"[fd00::2]", "[fd00::1%25eth0]"}},
 		{"fd00::1", []string{"[fd00::1]"}, nil},
 		{"[fd00::1]:8443", []string{"[fd00::1]:8443"}, []string{"[fd00::1]"}},
+		{"relay.example.com", nil, []string{ // what only looks so, to one reader or another
+			"evil.com%00relay.example.com", "relay.example.com%00.evil.com", "relay.example.com%0d%0a.evil.com", "relay.example.com%20", "%72elay.example.com",
+			"relay。example。com", "relay．example．com", "rela\u0443.example.com", "xn--relay-example.com", "ｒelay.example.com", "relay.example.com\u200b", "relay.\u00ad.example.com",
+			"relay.example.com:@evil.com", "relay.example.com:443@evil.com", "relay.example.com\\@evil.com", "evil.com?relay.example.com", "evil.com/relay.example.com",
+			"relay.example.com:443:443", "relay.example.com:+443", "relay.example.com,evil.com", "[relay.example.com]", "relay.example.com%23.evil.com",
+		}},
+		{"kelvin.example.com", []string{"KELVIN.example.com"}, []string{"\u212aelvin.example.com", "%E2%84%AAelvin.example.com"}},
+		{"127.0.0.1", []string{"127.0.0.1", "[::ffff:127.0.0.1]", "[::FFFF:7f00:1]"}, []string{"127.1", "0x7f.0.0.1", "0177.0.0.1", "2130706433", "127.0.0.1.", "[::1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "localhost", "0", "[::]", "0.0.0.0"}},
+		{"[::1]", []string{"[::1]", "[0:0:0:0:0:0:0:1]", "[::0001]:443"}, []string{"[::1%25lo]", "127.0.0.1", "[::]", "[::1.]", "::1"}},
 		{"localhost", []string{"localhost", "LOCALHOST:1"}, []string{"127.0.0.1"}},
 	} {
 		for _, want := range []bool{true, false} {

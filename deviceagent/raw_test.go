@@ -320,6 +320,10 @@ func TestDialBackAnswered(t *testing.T) {
 		{"gone", "HTTP/1.1 410 Gone\r\n\r\n" + `{"status":410,"code":"bridge_gone"}`, 1},
 		{"owner lost", "HTTP/1.1 502 Bad Gateway\r\n\r\n" + `{"status":502,"code":"owner_lost"}`, 3},
 		{"no relay", "HTTP/1.1 404 Not Found\r\n\r\n", 1},
+		{"moved", "HTTP/1.1 301 Moved Permanently\r\nLocation: ws://evil.test/\r\n\r\n", 1},
+		{"found", "HTTP/1.1 302 Found\r\nLocation: http://evil.test/\r\nContent-Length: 0\r\n\r\n", 1},
+		{"redirected", "HTTP/1.1 307 Temporary Redirect\r\nLocation: ws://127.0.0.1:22/\r\n\r\n", 1},
+		{"redirected for ever", "HTTP/1.1 308 Permanent Redirect\r\nLocation: //evil.test/\r\n\r\n", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -330,6 +334,9 @@ func TestDialBackAnswered(t *testing.T) {
 				handling(t, func(c *deviceagent.Config) {
 					c.Dialer.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 						tries++
+						if addr != "127.0.0.1:80" {
+							t.Errorf("dialled %s", addr)
+						}
 						return ln.Dial(ctx, network, addr)
 					}
 				}, func(_ *deviceagent.Agent, handle func(*signaler.Signal) string) {

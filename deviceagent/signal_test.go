@@ -120,13 +120,37 @@ func TestRefusals(t *testing.T) {
 // The order of doc.go: what is wrong in several ways is refused for the first.
 func TestRefusalOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		handling(t, func(c *deviceagent.Config) { c.MaxBridges = 1 }, func(_ *deviceagent.Agent, handle func(*signaler.Signal) string) {
+		key := signaler.NewSigner(signaler.NewSigningKey())
+		off := false
+		handling(t, func(c *deviceagent.Config) {
+			c.MaxBridges, c.SignalKeys, c.Principals = 1, []signaler.PublicKey{key.Public()}, []string{"ops", "dev"}
+			c.TargetPrincipals = map[string][]string{"echo": {"ops"}}
+			c.KillSwitch = func() error {
+				if off {
+					return errors.New("off")
+				}
+				return nil
+			}
+		}, func(_ *deviceagent.Agent, handleAsIs func(*signaler.Signal) string) {
+			handle := func(s *signaler.Signal) string {
+				key.Sign(s)
+				return handleAsIs(s)
+			}
 			first := good()
+			first.Principal = "ops"
 			if got := handle(first); got != "" {
 				t.Fatalf("got %q", got)
 			}
 			s := good()
 			s.DeviceID, s.ExpiresAt, s.AcceptURL, s.Target = "other", time.Now().Add(-time.Hour), "wss://evil.test/", "ssh"
+			if got := handleAsIs(s); got != "not_signed" {
+				t.Errorf("got %q", got)
+			}
+			signaler.NewSigner(signaler.NewSigningKey()).Sign(s)
+			if got := handleAsIs(s); got != "wrong_signature" {
+				t.Errorf("got %q", got)
+			}
+			off = true
 			for _, step := range []struct {
 				want string
 				mend func()
@@ -134,8 +158,19 @@ func TestRefusalOrder(t *testing.T) {
 				{"wrong_device", func() { s.DeviceID = device }},
 				{"expired", func() { s.ExpiresAt = first.ExpiresAt }},
 				{"relay_not_allowed", func() { s.AcceptURL = first.AcceptURL }},
+				{"disabled", func() { // which has ended the first one
+					off = false
+					synctest.Wait()
+					again := *first
+					again.BridgeID = "b again"
+					if got := handle(&again); got != "" {
+						t.Errorf("on again: got %q", got)
+					}
+				}},
 				{"replayed", func() { s.BridgeID = "another" }},
-				{"target_not_allowed", func() { s.BridgeID, s.Target = "a third", "echo" }},
+				{"principal_not_allowed", func() { s.BridgeID, s.Principal = "a third", "dev" }},
+				{"target_not_allowed", func() { s.BridgeID, s.Target = "a fourth", "echo" }},
+				{"principal_not_allowed", func() { s.BridgeID, s.Principal = "a fifth", "ops" }},
 				{"limit_reached", func() {}},
 			} {
 				if got := handle(s); got != step.want {
@@ -310,6 +345,16 @@ func TestConfigFaults(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	cfg := deviceagent.Config{DeviceID: "d", Source: sourceFunc(nil), RelayHosts: []string{"*"}, Targets: parse(t)}
+	cfg.SignalKeys = make([]signaler.PublicKey, 1)
+	if _, err := deviceagent.New(cfg); err == nil || !strings.Contains(err.Error(), "SignalKeys: one is empty") {
+		t.Errorf("got %v", err)
+	}
+	cfg.Principals, cfg.TargetPrincipals = []string{"a b", `o\*`}, map[string][]string{"ssh": {"ops"}, "web": nil, "db": {""}}
+	if _, err := deviceagent.New(cfg); err == nil || !strings.Contains(err.Error(), `Principals: "a b" has a space`) || !strings.Contains(err.Error(), `Principals: "o\\*" has a \`) ||
+		!strings.Contains(err.Error(), `TargetPrincipals: there is no target named "ssh"`) || !strings.Contains(err.Error(), `TargetPrincipals: "web" has no principal`) ||
+		!strings.Contains(err.Error(), `TargetPrincipals: "" of "db" is empty`) {
+		t.Errorf("got %v", err)
+	}
 	cfg.Session.InitialWindow = 1
 	if _, err := deviceagent.New(cfg); err == nil || !strings.Contains(err.Error(), "Session: ") {
 		t.Errorf("got %v", err)

@@ -144,6 +144,9 @@ func (t *Targets) Find(name string) (Target, bool) {
 	return nil, false
 }
 
+// named reports whether an entry has this name.
+func (t *Targets) named(name string) bool { return t.names[name] != nil }
+
 // Names lists what there is, for the owner.
 func (t *Targets) Names() []string {
 	out := slices.Sorted(maps.Keys(t.names))

@@ -28,8 +28,10 @@ type Config struct {
 	Cluster *cluster.Node
 
 	Signaler signaler.Signaler
-	Keys     *token.Ring
-	Auth     Authenticator
+	// Signer signs every signal, for devices that follow signed ones only; nil: none is.
+	Signer *signaler.Signer
+	Keys   *token.Ring
+	Auth   Authenticator
 	// Policy decides who may reach what; nil: the Grants of principals alone do. With
 	// one, both have to allow it.
 	Policy *policy.Policy

@@ -343,6 +343,9 @@ func (s *Server) signal(ctx context.Context, b *bridge) error {
 		BridgeID: b.id.String(), DeviceID: b.deviceID, Target: b.target, Principal: b.principal.Name,
 		ExpiresAt: expires, Subprotocols: b.offered,
 	}
+	if s.cfg.Signer != nil {
+		s.cfg.Signer.Sign(sig)
+	}
 	if err := s.cfg.Signaler.Signal(ctx, sig); err != nil {
 		return fmt.Errorf("signal device: %w", err)
 	}

@@ -7,7 +7,8 @@
 //     principal × device × target, reserves room, and holds the 101.
 //  2. The owner makes a bridge ID, which is public, and a bridge token, which is
 //     sealed and secret and names this node.
-//  3. The signaler hands the device a signal with the accept URL.
+//  3. The signaler hands the device a signal with the accept URL, signed if there is a
+//     key (Config.Signer).
 //  4. The device dials /bridge/accept with the token, or posts to /bridge/reject. Another
 //     node than the owner passes it on to the owner (package cluster).
 //  5. The owner answers the device's 101, then the requester's, and pumps.

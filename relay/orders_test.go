@@ -50,6 +50,33 @@ func TestSignalContents(t *testing.T) {
 	})
 }
 
+// With a key every signal is signed, and the largest ordinary one still fits.
+func TestSignedSignal(t *testing.T) {
+	key, next := signaler.NewSigningKey(), signaler.NewSigningKey()
+	signer := signaler.NewSigner(key)
+	inBubble(t, func(c *relay.Config) {
+		c.Signer = signer
+		c.PublicURL = "ws://" + strings.Repeat("relay.", 30) + "test/front"
+	}, func(n *node) {
+		for _, k := range []signaler.SigningKey{key, next} {
+			signer.Replace(k)
+			query := "deviceId=" + strings.Repeat("d", wire.MaxDeviceID) + "&target=" + strings.Repeat("t", wire.MaxTarget) + "&requestData=" + strings.Repeat("x", wire.MaxRequestData)
+			done := n.connecting(context.Background(), query, "bridge.session.v1")
+			s := <-n.signals
+			if err := signaler.CheckSignature(s, []signaler.PublicKey{k.Public()}); err != nil {
+				t.Error(err)
+			}
+			if b, err := s.Encode(); err != nil {
+				t.Error(err)
+			} else {
+				t.Logf("%d bytes of %d", len(b), signaler.MaxSize)
+			}
+			n.reject(s, `{"code":"busy","message":"later"}`)
+			<-done
+		}
+	})
+}
+
 // What the device picks is what the requester gets.
 func TestSubprotocols(t *testing.T) {
 	for _, tt := range []struct {

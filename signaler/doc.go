@@ -19,7 +19,7 @@
 //	expiresAt     as 2006-01-02T15:04:05Z, one text per time; after it the token is dead
 //	rejectUrl     where to POST {"code","message"} to refuse; a secret
 //	subprotocols  what the requester speaks, best first
-//	sig           base64url of an Ed25519 signature
+//	sig           the relay's signature, see below; absent if it has no key for that
 //
 // Parse is strict about what it knows: one object, no member twice, none of
 // these names in another case (a reader that folds case, as encoding/json does,
@@ -27,6 +27,37 @@
 // Members it does not know are passed over: devices are upgraded last, so an
 // old agent has to live with a newer relay. A change of meaning raises v, which
 // Parse refuses.
+//
+// # The signature
+//
+// Whoever may write to the hub can make every device dial somewhere. A device that knows
+// the relay's public key follows signed signals only. sig is base64url without padding of
+//
+//	1   version, 1
+//	8   key ID: the first bytes of SHA-256("websocketbridge signal key ID v1" 00 ‖ public key)
+//	64  Ed25519 signature (RFC 8032 section 5.1, without prehash and context)
+//
+// and has one text: other spellings of the same bytes are refused. What is signed is
+//
+//	"websocketbridge signal" 00 01          the domain, and the version again
+//	acceptUrl, rejectUrl, requestData, v, bridgeId, deviceId, target, principal, expiresAt
+//	4   how many subprotocols there are, then each
+//
+// where each value is 4 bytes of length (as all numbers, big endian) and its bytes in UTF-8.
+// v is in decimal and 0 if absent, expiresAt is its text in the JSON form, and what is
+// absent is empty. sig and members that are not known are not covered: a later member that
+// matters comes with another version of the signature. testdata/signature.json has an
+// example; there the key's seed is the bytes 00 to 1f.
+//
+// A key is one line, "ed25519-private:" or "ed25519-public:" and base64url of the 32 bytes
+// of the seed or of the public key. A device lists several public keys, so that another
+// private one can take over while old signals are still under way.
+//
+// Why not sign the JSON text: the hub, an SDK or the program that hands a signal over may
+// write it anew, with other spaces, order and escapes.
+//
+// Why our own line and not PEM: it fits a variable of the environment and a list, and
+// cannot be taken for a token key or for the other half of the pair.
 //
 // # Delivery
 //

@@ -71,10 +71,7 @@ func (s *Signal) Encode() ([]byte, error) {
 	f := form{
 		AcceptURL: s.AcceptURL, RequestData: s.RequestData, Version: s.Version, BridgeID: s.BridgeID,
 		DeviceID: s.DeviceID, Target: s.Target, Principal: s.Principal, RejectURL: s.RejectURL,
-		Subprotocols: s.Subprotocols, Sig: s.Sig,
-	}
-	if !s.ExpiresAt.IsZero() {
-		f.ExpiresAt = s.ExpiresAt.UTC().Truncate(time.Second).Format(expiryForm)
+		ExpiresAt: expiryText(s.ExpiresAt), Subprotocols: s.Subprotocols, Sig: s.Sig,
 	}
 	for _, v := range append([]string{f.AcceptURL, f.RequestData, f.BridgeID, f.DeviceID, f.Target, f.Principal,
 		f.RejectURL, f.Sig}, f.Subprotocols...) {

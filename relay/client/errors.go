@@ -46,8 +46,8 @@ func (e *Error) Temporary() bool {
 }
 
 // passing are the codes of our agent's refusals that may be over soon: its bridges
-// end, it starts again, a target comes up, a clock is set.
-var passing = []string{"limit_reached", "stopping", "dial_failed", "expired"}
+// end, it starts again, a target comes up, a clock is set, its owner lets people in again.
+var passing = []string{"limit_reached", "stopping", "dial_failed", "expired", "disabled"}
 
 // An UnreachableError is a relay that gave no answer at all: no way to it, no
 // TLS with it, or a connection that broke while the relay held its answer.

@@ -170,8 +170,9 @@ type town struct {
 	adminAddr           string
 }
 
-// newTown starts a relay and an agent with targets. The timers are short.
-func newTown(t *testing.T, targets string) *town {
+// newTown starts a relay and an agent with targets, and more settings of either. The
+// timers are short.
+func newTown(t *testing.T, targets string, more ...string) *town {
 	t.Helper()
 	addrs := freeAddrs(t, 3)
 	w := &town{t: t, publicAddr: addrs[0], hubAddr: addrs[1], adminAddr: addrs[2]}
@@ -191,6 +192,13 @@ func newTown(t *testing.T, targets string) *town {
 	}
 	w.agentEnv = []string{
 		"AGENT_DEVICE_ID=" + device, "AGENT_RELAY_HOSTS=127.0.0.1", "AGENT_TARGETS=" + targets, "AGENT_SIGNALS=fake", "AGENT_FAKE_URL=ws://" + w.hubAddr,
+	}
+	for _, setting := range more {
+		if strings.HasPrefix(setting, "RELAY_") {
+			w.relayEnv = append(w.relayEnv, setting)
+		} else {
+			w.agentEnv = append(w.agentEnv, setting)
+		}
 	}
 	w.bridgeEnv = []string{"BRIDGE_RELAY=ws://" + w.publicAddr, "BRIDGE_API_KEY=" + key}
 	w.startRelay()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"websocketbridge/deviceagent"
 	"websocketbridge/relay/settings"
 	"websocketbridge/relay/ws"
+	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
 )
 
@@ -26,12 +29,18 @@ const (
 
 // config is the environment, AGENT_*.
 type config struct {
-	DeviceID    string      `envconfig:"DEVICE_ID" example:"pump-7" desc:"this device's ID in the hub; default: the connection string's"`
-	ModuleID    string      `envconfig:"MODULE_ID" example:"bridge" desc:"the agent's own module of the device, beside another program that has the device's connection; default: the connection string's, or none"`
-	Signals     string      `envconfig:"SIGNALS" default:"hub" desc:"where signals come from; hub: an own connection to IoT Hub; handoff: another program on this device; fake: a relay with RELAY_SIGNALER=fake"`
-	Hub         hubSettings `envconfig:"HUB"`
-	RelayHosts  []string    `envconfig:"RELAY_HOSTS" required:"true" example:"relay.example.com" desc:"relays this device may dial, as host, host:port, *.example.com, or * for any"`
-	Targets     []string    `envconfig:"TARGETS" example:"ssh=tcp:127.0.0.1:22,web=tcp:127.0.0.1:80" desc:"what may be reached, see below; nothing else is"`
+	DeviceID   string      `envconfig:"DEVICE_ID" example:"pump-7" desc:"this device's ID in the hub; default: the connection string's"`
+	ModuleID   string      `envconfig:"MODULE_ID" example:"bridge" desc:"the agent's own module of the device, beside another program that has the device's connection; default: the connection string's, or none"`
+	Signals    string      `envconfig:"SIGNALS" default:"hub" desc:"where signals come from; hub: an own connection to IoT Hub; handoff: another program on this device; fake: a relay with RELAY_SIGNALER=fake"`
+	Hub        hubSettings `envconfig:"HUB"`
+	RelayHosts []string    `envconfig:"RELAY_HOSTS" required:"true" example:"relay.example.com" desc:"relays this device may dial, as host, host:port, *.example.com, or * for any"`
+	Targets    []string    `envconfig:"TARGETS" example:"ssh=tcp:127.0.0.1:22,web=tcp:127.0.0.1:80" desc:"what may be reached, see below; nothing else is"`
+
+	SignalKeys       []string       `envconfig:"SIGNAL_KEYS" example:"ed25519-public:..." desc:"public keys of the relay, from relay keygen: signals that none has signed are refused; default: signatures are not looked at"`
+	Principals       []string       `envconfig:"PRINCIPALS" example:"ops,oidc:*@example.com" desc:"who may come, in the relay's words, * stands for any characters; default: all. Without AGENT_SIGNAL_KEYS whoever may write to the hub can claim any name"`
+	TargetPrincipals settings.Pairs `envconfig:"TARGET_PRINCIPALS" example:"ssh=ops oidc:*@example.com,web=*" desc:"who of them may reach a target, separated by spaces; default: all"`
+	KillSwitch       string         `envconfig:"KILL_SWITCH" example:"/run/deviceagent/off" desc:"while this file is there, or its folder cannot be read, signals are refused and open bridges closed"`
+
 	Handoff     handoffSettings
 	FakeURL     string        `envconfig:"FAKE_URL" default:"ws://127.0.0.1:7071" desc:"the relay's RELAY_FAKE_LISTEN"`
 	CAFile      string        `envconfig:"CA_FILE" desc:"PEM file with certificates to trust besides the system's, for relay and hub"`
@@ -49,7 +58,7 @@ type complain func(name, format string, args ...any)
 // fields are the names of deviceagent.Config's fields in the environment.
 var fields = map[string]string{
 	"RelayHosts": "RELAY_HOSTS", "MaxBridges": "MAX_BRIDGES",
-	"MaxStreams": "MAX_STREAMS", "DialTimeout": "DIAL_TIMEOUT",
+	"MaxStreams": "MAX_STREAMS", "DialTimeout": "DIAL_TIMEOUT", "Principals": "PRINCIPALS", "TargetPrincipals": "TARGET_PRINCIPALS",
 }
 
 // load reads the environment and what it names. Every fault comes at once, by
@@ -96,6 +105,7 @@ func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (deviceagen
 		MaxBridges: c.MaxBridges, MaxStreams: c.MaxStreams, DialTimeout: c.DialTimeout,
 		Dialer: ws.Dialer{TLS: &tls.Config{RootCAs: roots}}, Logger: log,
 	}
+	c.owner(&cfg, bad)
 	c.check(cfg, bad)
 	if len(faults) > 0 {
 		return deviceagent.Config{}, faults
@@ -103,7 +113,39 @@ func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (deviceagen
 	if len(targets.Names()) == 0 {
 		log.Warn("AGENT_TARGETS is empty: nothing on this device can be reached")
 	}
+	if len(cfg.Principals)+len(cfg.TargetPrincipals) > 0 && len(cfg.SignalKeys) == 0 {
+		log.Warn("principals are limited, but AGENT_SIGNAL_KEYS is empty: whoever may write to the hub can claim any name")
+	}
 	return cfg, nil
+}
+
+// owner reads what the device's owner has to say about who comes, and when.
+func (c *config) owner(cfg *deviceagent.Config, bad complain) {
+	for _, name := range []string{"SIGNAL_KEYS", "PRINCIPALS", "TARGET_PRINCIPALS", "KILL_SWITCH"} {
+		if text, set := os.LookupEnv("AGENT_" + name); set && strings.TrimSpace(text) == "" { // of a file that was not found, say
+			bad(name, "is set, but empty, which would allow everything; unset it if that is meant")
+		}
+	}
+	var err error
+	if cfg.SignalKeys, err = signaler.ParsePublicKeys(c.SignalKeys); err != nil {
+		bad("SIGNAL_KEYS", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	cfg.Principals = c.Principals
+	for target, list := range c.TargetPrincipals {
+		if cfg.TargetPrincipals == nil {
+			cfg.TargetPrincipals = make(map[string][]string)
+		}
+		cfg.TargetPrincipals[target] = strings.Fields(list)
+	}
+	if c.KillSwitch == "" {
+		return
+	}
+	if !filepath.IsAbs(c.KillSwitch) {
+		bad("KILL_SWITCH", "%q is not a whole path, as /run/deviceagent/off", c.KillSwitch)
+	} else if _, err := os.Stat(filepath.Dir(c.KillSwitch)); err != nil { // it would be off for ever
+		bad("KILL_SWITCH", "its folder cannot be read: %w", err)
+	}
+	cfg.KillSwitch = deviceagent.FileSwitch(c.KillSwitch)
 }
 
 // source is where signals come from, or nil if bad was told why not.

@@ -89,6 +89,18 @@ func TestFaults(t *testing.T) {
 			"AGENT_TARGET: is unknown; did you mean AGENT_TARGETS?",
 		}},
 		{"a hub elsewhere", good(map[string]string{"AGENT_FAKE_URL": "ws://192.0.2.1:7071"}), nil, []string{"AGENT_FAKE_URL: fake hub: 192.0.2.1:7071 is not a loopback address"}},
+		{"the owner's word", good(map[string]string{
+			"AGENT_TARGETS": "echo", "AGENT_SIGNAL_KEYS": "ed25519-private:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8,secret", "AGENT_PRINCIPALS": "ops,a b",
+			"AGENT_TARGET_PRINCIPALS": "ssh=ops,echo=", "AGENT_KILL_SWITCH": "off",
+		}), nil, []string{
+			"AGENT_SIGNAL_KEYS: key 1 is a private key, which only the relay may have; take the public line of relay keygen, and make another key if this one was seen; key 2 does not start with",
+			`AGENT_PRINCIPALS: "a b" has a space`, `AGENT_TARGET_PRINCIPALS: "echo" has no principal`, `AGENT_KILL_SWITCH: "off" is not a whole path`,
+		}},
+		{"the owner's word is empty", good(map[string]string{"AGENT_SIGNAL_KEYS": "", "AGENT_PRINCIPALS": " ", "AGENT_TARGET_PRINCIPALS": "", "AGENT_KILL_SWITCH": ""}), nil, []string{
+			"AGENT_SIGNAL_KEYS: is set, but empty", "AGENT_PRINCIPALS: is set, but empty", "AGENT_TARGET_PRINCIPALS: is set, but empty", "AGENT_KILL_SWITCH: is set, but empty",
+		}},
+		{"a limit on no target", good(map[string]string{"AGENT_TARGET_PRINCIPALS": "ssh=ops"}), nil, []string{`AGENT_TARGET_PRINCIPALS: there is no target named "ssh"`}},
+		{"a switch nowhere", good(map[string]string{"AGENT_KILL_SWITCH": "/nowhere/at/all"}), nil, []string{"AGENT_KILL_SWITCH: its folder cannot be read: stat /nowhere/at: no such file or directory"}},
 		{"two targets", good(map[string]string{"AGENT_TARGETS": "web=tcp:a:1,web=unix:/x,nonsense"}), nil, []string{`target "web=unix:/x" has a name that is there already`, `target "nonsense" is neither`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -39,6 +39,11 @@ type rig struct {
 
 func newRig(t *testing.T, secure bool) *rig {
 	t.Helper()
+	return newRigWith(t, secure, func(*relay.Config) {})
+}
+
+func newRigWith(t *testing.T, secure bool, change func(*relay.Config)) *rig {
+	t.Helper()
 	listen := func() net.Listener {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -64,7 +69,9 @@ func newRig(t *testing.T, secure bool) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := relay.New(relay.Config{PublicURL: r.url, Signaler: r.hub, Keys: ring, Auth: auth.AllowAll{}, Drain: -1, DialBack: 2 * time.Second})
+	cfg := relay.Config{PublicURL: r.url, Signaler: r.hub, Keys: ring, Auth: auth.AllowAll{}, Drain: -1, DialBack: 2 * time.Second}
+	change(&cfg)
+	node, err := relay.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

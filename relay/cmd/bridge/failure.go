@@ -256,4 +256,9 @@ var deviceHints = map[string]string{
 	"limit_reached":      "close bridges or streams that are not needed",
 	"expired":            "the device's clock or the relay's is wrong",
 	"relay_not_allowed":  "the device's owner lists the relays it may dial (AGENT_RELAY_HOSTS)",
+
+	"not_signed":            "this device follows signed signals only; who runs the relay sets RELAY_SIGNAL_KEY",
+	"wrong_signature":       "the device's owner lists the relay's public key (AGENT_SIGNAL_KEYS); tell who runs the relay",
+	"principal_not_allowed": "the device's owner lists who may come (AGENT_PRINCIPALS, AGENT_TARGET_PRINCIPALS)",
+	"disabled":              "only the device's owner can switch it on again",
 }

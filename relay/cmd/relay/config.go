@@ -42,6 +42,8 @@ type config struct {
 
 	TokenKeys string `envconfig:"TOKEN_KEYS" secret:"true" desc:"keys for bridge tokens, see relay token-key; default: a new one at each start"`
 
+	SignalKey string `envconfig:"SIGNAL_KEY" secret:"true" desc:"private key that signs signals, see relay keygen; default: they are not signed"`
+
 	Cluster clusterSettings
 
 	Signaler    string      `envconfig:"SIGNALER" default:"c2d" desc:"how devices are told; c2d: message; method: direct method; auto: method, or else message; fake: no hub, agents listen at FAKE_LISTEN"`
@@ -126,6 +128,9 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	}
 	if p.relay.Keys, err = c.ring(); err != nil {
 		bad("TOKEN_KEYS", "%w", err)
+	}
+	if err := p.followSignalKey(c.SignalKey); err != nil {
+		bad("SIGNAL_KEY", "%w", err)
 	}
 	p.node = c.Cluster.prepare(p.relay.Keys, c.TokenKeys == "", p.follow, bad)
 	p.followTokenKeys(p.relay.Keys, c.TokenKeys)

@@ -13,6 +13,7 @@ import (
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/settings"
 	"websocketbridge/relay/token"
+	"websocketbridge/signaler"
 	"websocketbridge/signaler/sas"
 )
 
@@ -115,6 +116,27 @@ func (p *prepared) followTokenKeys(ring *token.Ring, text string) {
 		}
 		return []any{"keys", ring}, err
 	})
+}
+
+// followSignalKey has signals signed with a key that text holds, if it is set.
+func (p *prepared) followSignalKey(text string) error {
+	if text == "" {
+		return nil
+	}
+	key, err := signaler.ParseSigningKey(text)
+	if err != nil {
+		return err
+	}
+	signer := signaler.NewSigner(key)
+	p.relay.Signer = signer
+	p.followSecret("RELAY_SIGNAL_KEY", text, settings.ReadSecret, func(text string) ([]any, error) {
+		key, err := signaler.ParseSigningKey(text)
+		if err == nil {
+			signer.Replace(key)
+		}
+		return []any{"key", signer}, err
+	})
+	return nil
 }
 
 // followHub is for a hub whose connection string is text. Another key, or policy, of the

@@ -57,7 +57,7 @@ files, puts new keys, certificates and rules in force; open bridges stay.
 			return serve(cmd.Context(), out, errOut)
 		},
 	}
-	root.AddCommand(newHashKey(), newTokenKey(), newCheckPolicy(), &cobra.Command{
+	root.AddCommand(newHashKey(), newTokenKey(), newKeygen(), newCheckPolicy(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

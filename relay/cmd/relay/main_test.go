@@ -67,6 +67,7 @@ func TestHelp(t *testing.T) {
 	for file, args := range map[string][]string{
 		"help.txt": {"--help"}, "hash-key.txt": {"hash-key", "--help"}, "token-key.txt": {"token-key", "--help"},
 		"check-policy.txt": {"check-policy", "--help"},
+		"keygen.txt":       {"keygen", "--help"},
 	} {
 		got := with(t, nil, "", args...)
 		if got.fault != nil || got.err != "" {
@@ -89,6 +90,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"hash-key"}, "takes one name"},
 		{[]string{"hash-key", "a", "b"}, "takes one name"},
 		{[]string{"token-key", "x"}, "unknown command"},
+		{[]string{"keygen", "x"}, "unknown command"},
 	} {
 		if got := with(t, nil, "", tt.args...); got.fault == nil || !strings.Contains(got.fault.Error(), tt.want) {
 			t.Errorf("%v: got %v, want %q", tt.args, got.fault, tt.want)
@@ -154,6 +156,8 @@ func TestSettingsFaults(t *testing.T) {
 		}},
 		{"an empty range", good(map[string]string{"RELAY_TRUSTED_PROXIES": "10.0.0.0/8,", "RELAY_PROXY_PROTOCOL": "true"}), []string{`RELAY_TRUSTED_PROXIES: "10.0.0.0/8," has an empty item`}},
 		{"PROXY protocol from nobody", good(map[string]string{"RELAY_PROXY_PROTOCOL": "true"}), []string{"RELAY_TRUSTED_PROXIES: is missing; RELAY_PROXY_PROTOCOL needs it, or it would let nobody in"}},
+		{"a public signal key", good(map[string]string{"RELAY_SIGNAL_KEY": "ed25519-public:A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"}), []string{"RELAY_SIGNAL_KEY: signal key: is a public line, for devices; the relay needs the private one"}},
+		{"a token key as signal key", good(map[string]string{"RELAY_SIGNAL_KEY": token.NewKey().Reveal()}), []string{`RELAY_SIGNAL_KEY: signal key: does not start with "ed25519-private:"; make one with: relay keygen`}},
 		{"a port in use", good(map[string]string{"RELAY_LISTEN": "127.0.0.1:999999"}), []string{"RELAY_LISTEN: "}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

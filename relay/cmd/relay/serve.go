@@ -119,6 +119,9 @@ func serve(ctx context.Context, out, logTo io.Writer) (err error) {
 	}
 	wg.Go(func() { reload(sigCtx, p.watched, hangups, c.Reload, node.Recheck, log) })
 
+	if p.relay.Signer != nil {
+		log.Info("signals are signed", "key", p.relay.Signer)
+	}
 	if c.TokenKeys == "" { // a cluster has some
 		log.Info("no RELAY_TOKEN_KEYS: this node made its own, and no other node can read its tokens")
 	}

@@ -46,8 +46,9 @@ type relayRun struct {
 	log                *lines
 	ended              chan error
 	key                string
-	ca                 string // file; empty: plain
-	client             string // address that requesters and devices dial from; empty: any
+	ca                 string               // file; empty: plain
+	client             string               // address that requesters and devices dial from; empty: any
+	signed             []signaler.PublicKey // that devices want signals signed with; empty: they do not look
 	bridges            sync.WaitGroup
 	stopDevice         func()
 }
@@ -165,6 +166,9 @@ func (r *relayRun) device(id string) {
 			s, err := signaler.Parse(del.Payload)
 			if err != nil {
 				return &signaler.Refusal{Code: "bad_signal", Message: err.Error()}
+			}
+			if err := signaler.CheckSignature(s, r.signed); len(r.signed) > 0 && err != nil {
+				return &signaler.Refusal{Code: "wrong_signature", Message: err.Error()}
 			}
 			r.bridges.Go(func() {
 				c, err := d.DialWebSocket(ctx, s.AcceptURL, nil, wire.SessionV1)
