@@ -204,6 +204,7 @@ func FuzzMatchStars(f *testing.F) {
 	f.Add("*a*b*", "xxaxbx")
 	f.Add("a**a", "a")
 	f.Add("ab*b", "ab")
+	f.Add("***************\x1b", "0+7a 9ab8y&9cs and many more that do not end so")
 	f.Fuzz(func(t *testing.T, pattern, name string) {
 		if len(pattern) > 16 || len(name) > 64 {
 			return
@@ -214,14 +215,23 @@ func FuzzMatchStars(f *testing.F) {
 	})
 }
 
+// slowMatch fills a table of which beginnings match.
 func slowMatch(pattern, name string) bool {
-	switch {
-	case pattern == "":
-		return name == ""
-	case pattern[0] == '*':
-		return slowMatch(pattern[1:], name) || name != "" && slowMatch(pattern, name[1:])
+	matches := make([][]bool, len(pattern)+1)
+	for p := range matches {
+		matches[p] = make([]bool, len(name)+1)
+		for n := range matches[p] {
+			switch {
+			case p == 0:
+				matches[p][n] = n == 0
+			case pattern[p-1] == '*':
+				matches[p][n] = matches[p-1][n] || n > 0 && matches[p][n-1]
+			default:
+				matches[p][n] = n > 0 && pattern[p-1] == name[n-1] && matches[p-1][n-1]
+			}
+		}
 	}
-	return name != "" && name[0] == pattern[0] && slowMatch(pattern[1:], name[1:])
+	return matches[len(pattern)][len(name)]
 }
 
 // FuzzHandleSigned: nobody without the key makes a device dial.
