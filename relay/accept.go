@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -117,6 +118,7 @@ func (s *Server) find(c token.Claims) (*bridge, error) {
 
 // refuseDevice answers a device; allow is the method that path takes.
 func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow string, b *bridge, err error) {
+	err = s.limits.failed(s.from(r), err) // good tokens are taken however many bad ones came: they cannot be guessed
 	p := problem(b, err)
 	if p.Code == wire.MethodNotAllowed {
 		w.Header().Set("Allow", allow)
@@ -126,6 +128,6 @@ func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow stri
 		deviceID = b.deviceID
 	}
 	s.recordRefusedDevice(allow, p.BridgeID, deviceID, s.from(r), p)
-	s.cfg.Logger.Info("device refused", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", s.from(r), "error", clean(err.Error(), maxLogged))
+	s.tell(slog.LevelInfo, "device refused", p.Code, err, "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", s.from(r))
 	writeProblem(w, p)
 }

@@ -154,10 +154,10 @@ func (t *table) capped(b *bridge) error {
 	caps, all, now := b.permit.Caps, b.holders(), time.Now()
 	for _, h := range all {
 		if n := t.held[h]; caps.Bridges > 0 && n >= caps.Bridges {
-			return fmt.Errorf("%w: %q has %d of at most %d bridges by rule %q", errLimit, h.owner, n, caps.Bridges, h.rule)
+			return &limitError{limitRuleBridges, fmt.Sprintf("%q has %d of at most %d bridges by rule %q", h.owner, n, caps.Bridges, h.rule), 0}
 		}
 		if caps.ConnectsPerMinute > 0 && t.paced[h].Sub(now) > time.Minute-time.Minute/time.Duration(caps.ConnectsPerMinute) {
-			return fmt.Errorf("%w: %q has made %d connects within a minute by rule %q", errLimit, h.owner, caps.ConnectsPerMinute, h.rule)
+			return &limitError{limitRuleConnects, fmt.Sprintf("%q has made %d connects within a minute by rule %q", h.owner, caps.ConnectsPerMinute, h.rule), 0}
 		}
 	}
 	if caps.ConnectsPerMinute == 0 {

@@ -414,7 +414,7 @@ func TestLinkNodeDiesWhileMoving(t *testing.T) {
 
 // Thousands that move from one node do not move in the same second.
 func TestLinksMoveApart(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, l *lab) {
+	inBubble(t, func(c *relay.Config) { c.MaxPerDevice = 1000 }, func(t *testing.T, l *lab) {
 		const links = 100
 		var mu sync.Mutex
 		var moved []time.Duration
