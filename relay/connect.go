@@ -387,9 +387,11 @@ func (s *Server) refuseEarly(leg *pump.Leg, b *bridge, err error) {
 	s.logRefused(b, err)
 	p := problem(b, err)
 	code := p.Code.Row().Close
+	var broke ws.ProtocolError
 	switch {
-	case ws.IsProtocolError(err):
+	case errors.As(err, &broke):
 		code = wire.CloseProtocol
+		p.Code, p.Detail = wire.ProtocolErr, broke.Error()
 	case code == 0:
 		code = wire.CloseGoingAway
 	}
