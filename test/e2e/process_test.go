@@ -170,8 +170,9 @@ type town struct {
 	adminAddr           string
 }
 
-// newTown starts a relay and an agent with targets. The timers are short.
-func newTown(t *testing.T, targets string) *town {
+// newTown starts a relay and an agent with targets. The timers are short, unless more of
+// the relay's settings say otherwise.
+func newTown(t *testing.T, targets string, more ...string) *town {
 	t.Helper()
 	addrs := freeAddrs(t, 3)
 	w := &town{t: t, publicAddr: addrs[0], hubAddr: addrs[1], adminAddr: addrs[2]}
@@ -189,6 +190,7 @@ func newTown(t *testing.T, targets string) *town {
 		"RELAY_SIGNALER=fake", "RELAY_FAKE_LISTEN=" + w.hubAddr, "RELAY_FAKE_DEVICES=" + device, "RELAY_DIAL_BACK=2s",
 		"RELAY_PING=300ms", "RELAY_DEAD=1s", "RELAY_DRAIN=1s",
 	}
+	w.relayEnv = append(w.relayEnv, more...)
 	w.agentEnv = []string{
 		"AGENT_DEVICE_ID=" + device, "AGENT_RELAY_HOSTS=127.0.0.1", "AGENT_TARGETS=" + targets, "AGENT_SIGNALS=fake", "AGENT_FAKE_URL=ws://" + w.hubAddr,
 	}
