@@ -68,10 +68,10 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request, via string) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxReject))
 	var no signaler.Refusal
 	if err == nil {
-		err = json.Unmarshal(body, &no)
+		no, err = parseReject(body)
 	}
-	if err != nil || no.Code == "" {
-		s.refuseDevice(w, r, http.MethodPost, b, fmt.Errorf(`%w: the body is not {"code":…,"message":…} of at most %d bytes`, errBadRequest, wire.MaxReject))
+	if err != nil {
+		s.refuseDevice(w, r, http.MethodPost, b, badRequest(`the body is not {"code":…,"message":…} of at most %d bytes`, wire.MaxReject))
 		return
 	}
 	if !b.move(waiting, closed) {
@@ -80,6 +80,17 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request, via string) {
 	}
 	b.ended <- &signaler.RefusedError{Refusal: no}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// parseReject reads a device's no.
+func parseReject(body []byte) (no signaler.Refusal, err error) {
+	if err := json.Unmarshal(body, &no); err != nil {
+		return no, err
+	}
+	if no.Code == "" {
+		return no, errors.New("no code")
+	}
+	return no, nil
 }
 
 // openToken reads what a device brings.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/policy"
 	"websocketbridge/relay/token"
+	"websocketbridge/signaler"
 )
 
 // SignedURL is what a signed URL says.
@@ -105,4 +107,25 @@ func (s *Server) ParseConnect(r *http.Request) (device, target, data string, off
 	b, err := s.parseConnect(r)
 	defer b.end(nil)
 	return b.deviceID, b.target, b.requestData, b.offered, b.early, err
+}
+
+// RefusalBody is what the requester is answered for a device's reject; nil: it is none.
+func RefusalBody(reject []byte) []byte {
+	no, err := parseReject(reject)
+	if err != nil {
+		return nil
+	}
+	b := &bridge{aim: aim{deviceID: "d"}}
+	w := httptest.NewRecorder()
+	writeProblem(w, problem(b, &signaler.RefusedError{Refusal: no}))
+	return w.Body.Bytes()
+}
+
+// CloseReason is the text of the close frame for the same.
+func CloseReason(reject []byte) string {
+	no, err := parseReject(reject)
+	if err != nil {
+		return ""
+	}
+	return closeReason(problem(&bridge{aim: aim{deviceID: "d"}}, &signaler.RefusedError{Refusal: no}))
 }

@@ -2,17 +2,22 @@ package wire
 
 import "regexp"
 
-// secrets are what a URL, a header or a connection string of ours carries and no log may.
-// The name stays, so that one sees what was there.
-var secrets = regexp.MustCompile(`(?i)\b(` + ParamBridgeToken + `|` + ParamSignature + `|sig|SharedAccessKey|access_token|id_token|refresh_token|client_secret)(=|%3D)[^&\s"'<>;,\\]+` +
-	`|(` + HeaderAPIKey + `|Authorization|Proxy-Authorization)("?: ?|":"|=|:\[)[^\r\n"\]\\]+` +
-	`|\b(Bearer|Basic) +[A-Za-z0-9._~+/=-]+`)
+const redacted = "[redacted]"
+
+// secrets are where a URL, a header or a connection string of ours carries what no log
+// may. What is in front stays, so that one sees what was there.
+var secrets = []*regexp.Regexp{
+	regexp.MustCompile(`(?i)((?:` + HeaderAPIKey + `|Authorization)"?:[ \[]?"?)[^\r\n"\]\\]+`),
+	regexp.MustCompile(`(?i)((?:^|[^A-Za-z0-9_]|%[0-9A-F]{2})(?:` + ParamBridgeToken + `|` + ParamSignature +
+		`|sig|SharedAccessKey|access_token|id_token|refresh_token|client_secret)(?:=|%3D))[^&\s"'<>;,\\]+`),
+	regexp.MustCompile(`(?i)(\b(?:Bearer|Basic) +)[A-Za-z0-9._~+/=-]+`),
+}
 
 // Redact takes secrets out of text from elsewhere that is to be logged or shown: errors
 // that quote a URL, a panic that quotes a request.
 func Redact(s string) string {
-	return secrets.ReplaceAllStringFunc(s, func(found string) string {
-		m := secrets.FindStringSubmatch(found)
-		return m[1] + m[2] + m[3] + m[4] + m[5] + "[redacted]"
-	})
+	for _, secret := range secrets {
+		s = secret.ReplaceAllString(s, "${1}"+redacted)
+	}
+	return s
 }
