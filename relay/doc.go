@@ -51,12 +51,13 @@
 // What is not allowed any more ends with permission_revoked, 1008, or 403 while it waits.
 // The owner does that; a node that forwards knows nothing of principals. Caps stay those
 // that the bridge began with.
+//
 // # Limits
 //
 // A request passes, in this order: requests at once; failures and connects of its
 // address, before its credentials are looked at; connects of its principal, then of
 // the device, after it was authorized; bridges of the device, of the principal, of the
-// node, and waiting ones. What it took from a rate it does not get back. Connections
+// node, waiting ones, and caps of the policy's rule. What it took from a rate it does not get back. Connections
 // without a request are limited before that, by throwing out the oldest (pending.go).
 //
 // A device that dials back spends nothing: its token is not to be guessed, so however

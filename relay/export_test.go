@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"websocketbridge/relay/auth"
 	"websocketbridge/relay/policy"
 	"websocketbridge/relay/token"
 	"websocketbridge/signaler"
@@ -43,9 +42,9 @@ type Rates struct{ r *rates }
 // NewRates returns buckets of so many a minute.
 func NewRates(perMinute int) Rates { return Rates{newRates(perMinute)} }
 
-// Take spends one of key's; perMinute is key's own number.
-func (r Rates) Take(key string, perMinute int, now time.Time) time.Duration {
-	wait, _ := r.r.take(key, perMinute, now)
+// Take spends one of key's.
+func (r Rates) Take(key string, now time.Time) time.Duration {
+	wait, _ := r.r.take(key, now)
 	return wait
 }
 
@@ -59,23 +58,6 @@ func (r Rates) Spent(key string, now time.Time) time.Duration {
 func (r Rates) Len() int { return len(r.r.by) }
 
 const MaxRated = maxRated
-
-// Reservations is a node's table for principals with numbers of their own.
-type Reservations struct{ t *table }
-
-// NewReservations returns the empty table of a node with cfg.
-func NewReservations(cfg Config) Reservations { return Reservations{newTable(cfg.withDefaults())} }
-
-// Add reserves room for a bridge, which remove gives back.
-func (r Reservations) Add(p *auth.Principal, device string, bridges int) (remove func(), err error) {
-	b := &bridge{id: token.NewID(), principal: p, aim: aim{deviceID: device}, caps: caps{bridges: bridges}, end: func(error) {}}
-	return func() { r.t.remove(b) }, r.t.add(b)
-}
-
-// Empty says whether nothing is counted any more.
-func (r Reservations) Empty() bool {
-	return len(r.t.bridges)+len(r.t.devices)+len(r.t.payers)+r.t.waiting == 0
-}
 
 // Source is what counts as one address.
 var Source = source

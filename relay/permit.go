@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -205,17 +206,17 @@ func (s *Server) canI(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		answer = s.permission(p, a, time.Now())
 	}
-	log := s.cfg.Logger.With("device", clean(a.deviceID, wire.MaxDeviceID), "target", clean(a.target, maxLogged), "from", s.from(r))
+	about := []any{"device", clean(a.deviceID, wire.MaxDeviceID), "target", clean(a.target, maxLogged), "from", s.from(r)}
 	if err != nil {
 		pr := problem(nil, err)
 		if pr.Code == wire.MethodNotAllowed {
 			w.Header().Set("Allow", http.MethodGet)
 		}
-		log.Info("permission not told", "reason", pr.Code, "error", clean(err.Error(), maxLogged))
+		s.tell(slog.LevelInfo, "permission not told", pr.Code, err, append(about, "reason", pr.Code)...)
 		writeProblem(w, pr)
 		return
 	}
-	log.Debug("permission told", "principal", p.Name, "allowed", answer.Allowed)
+	s.cfg.Logger.Debug("permission told", append(about, "principal", p.Name, "allowed", answer.Allowed)...)
 	writeJSON(w, answer)
 }
 
@@ -230,7 +231,7 @@ func (s *Server) parseCanI(r *http.Request) (a aim, p *auth.Principal, err error
 	if a, err = parseAim(q); err != nil {
 		return a, nil, err
 	}
-	if p, err = s.cfg.Auth.Authenticate(r); err != nil {
+	if p, err = s.authenticate(r, false); err != nil {
 		return a, nil, err
 	}
 	return a, p, s.origin(r, false)
