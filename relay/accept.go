@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -67,10 +68,10 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request, via string) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxReject))
 	var no signaler.Refusal
 	if err == nil {
-		err = json.Unmarshal(body, &no)
+		no, err = parseReject(body)
 	}
-	if err != nil || no.Code == "" {
-		s.refuseDevice(w, r, http.MethodPost, b, fmt.Errorf(`%w: the body is not {"code":…,"message":…} of at most %d bytes`, errBadRequest, wire.MaxReject))
+	if err != nil {
+		s.refuseDevice(w, r, http.MethodPost, b, badRequest(`the body is not {"code":…,"message":…} of at most %d bytes`, wire.MaxReject))
 		return
 	}
 	if !b.move(waiting, closed) {
@@ -79,6 +80,17 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request, via string) {
 	}
 	b.ended <- &signaler.RefusedError{Refusal: no}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// parseReject reads a device's no.
+func parseReject(body []byte) (no signaler.Refusal, err error) {
+	if err := json.Unmarshal(body, &no); err != nil {
+		return no, err
+	}
+	if no.Code == "" {
+		return no, errors.New("no code")
+	}
+	return no, nil
 }
 
 // openToken reads what a device brings.
@@ -117,6 +129,7 @@ func (s *Server) find(c token.Claims) (*bridge, error) {
 
 // refuseDevice answers a device; allow is the method that path takes.
 func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow string, b *bridge, err error) {
+	err = s.limits.failed(s.from(r), err) // good tokens are taken however many bad ones came: they cannot be guessed
 	p := problem(b, err)
 	if p.Code == wire.MethodNotAllowed {
 		w.Header().Set("Allow", allow)
@@ -126,6 +139,6 @@ func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow stri
 		deviceID = b.deviceID
 	}
 	s.recordRefusedDevice(allow, p.BridgeID, deviceID, s.from(r), p)
-	s.cfg.Logger.Info("device refused", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", s.from(r), "error", clean(err.Error(), maxLogged))
+	s.tell(slog.LevelInfo, "device refused", p.Code, err, "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", s.from(r))
 	writeProblem(w, p)
 }

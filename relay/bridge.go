@@ -93,12 +93,14 @@ func (b *bridge) pick(device []string) string {
 // table holds this node's bridges and their limits. A reservation is the entry
 // itself: made by add, given back exactly once by remove.
 type table struct {
-	maxBridges, maxWaiting int
+	maxBridges, maxWaiting, maxPerDevice, maxPerPrincipal int // 0: no limit
 
 	mu       sync.Mutex // guards all below
 	draining bool
 	moving   bool // requesters are to move
 	bridges  map[token.ID]*bridge
+	devices  map[string]int // bridges of each
+	payers   map[string]int
 	waiting  int                  // those counted against maxWaiting
 	held     map[holder]int       // bridges that count against a cap of the policy
 	paced    map[holder]time.Time // until when connects that count against such a cap reach
@@ -106,27 +108,38 @@ type table struct {
 	changed  chan struct{}        // closed and replaced when a bridge goes
 }
 
-func newTable(maxBridges, maxWaiting int) *table {
-	return &table{maxBridges: maxBridges, maxWaiting: maxWaiting, bridges: make(map[token.ID]*bridge), held: make(map[holder]int), paced: make(map[holder]time.Time), sweep: minSweep, changed: make(chan struct{})}
+func newTable(c Config) *table {
+	return &table{
+		maxBridges: c.MaxBridges, maxWaiting: c.MaxWaiting, maxPerDevice: c.MaxPerDevice, maxPerPrincipal: c.MaxPerPrincipal,
+		bridges: make(map[token.ID]*bridge), devices: make(map[string]int), payers: make(map[string]int),
+		held: make(map[holder]int), paced: make(map[holder]time.Time), sweep: minSweep, changed: make(chan struct{}),
+	}
 }
 
 // add reserves room for b.
 func (t *table) add(b *bridge) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	payer := b.payer()
 	switch {
 	case t.draining:
 		return errDraining
+	case t.maxPerDevice > 0 && t.devices[b.deviceID] >= t.maxPerDevice:
+		return &limitError{limitDeviceBridges, fmt.Sprintf("device %q has %d of at most %d bridges", b.deviceID, t.devices[b.deviceID], t.maxPerDevice), 0}
+	case payer != "" && t.maxPerPrincipal > 0 && t.payers[payer] >= t.maxPerPrincipal:
+		return &limitError{limitPrincipalBridges, fmt.Sprintf("%q has %d of at most %d bridges", payer, t.payers[payer], t.maxPerPrincipal), 0}
 	case len(t.bridges) >= t.maxBridges:
-		return fmt.Errorf("%w: the relay has %d of at most %d bridges", errLimit, len(t.bridges), t.maxBridges)
+		return &limitError{limitBridges, fmt.Sprintf("the relay has %d of at most %d bridges", len(t.bridges), t.maxBridges), 0}
 	case t.waiting >= t.maxWaiting:
-		return fmt.Errorf("%w: %d of at most %d bridges wait for their device", errLimit, t.waiting, t.maxWaiting)
+		return &limitError{limitWaiting, fmt.Sprintf("%d of at most %d bridges wait for their device", t.waiting, t.maxWaiting), 0}
 	}
 	if err := t.capped(b); err != nil {
 		return err
 	}
 	t.bridges[b.id] = b
 	t.count(b, 1)
+	t.devices[b.deviceID]++
+	t.payers[payer]++
 	b.waits = true
 	t.waiting++
 	return nil
@@ -158,10 +171,18 @@ func (t *table) remove(b *bridge) {
 	}
 	delete(t.bridges, b.id)
 	t.count(b, -1)
+	less(t.devices, b.deviceID)
+	less(t.payers, b.payer())
 	t.unwait(b)
 	b.end(nil)
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+func less(counts map[string]int, key string) {
+	if counts[key]--; counts[key] == 0 {
+		delete(counts, key)
+	}
 }
 
 func (t *table) get(id token.ID) *bridge {

@@ -50,6 +50,25 @@ type Config struct {
 	MaxBridges  int           // waiting, joining and open at once; 0: 10 000
 	MaxWaiting  int           // waiting at once; 0: 1 000
 
+	// Limits of one device, principal or address. An address is a client's, as trusted
+	// proxies say; of IPv6, the /64. A trusted proxy's own has none. 0 is the default, < 0
+	// is no limit.
+	MaxPerDevice         int // bridges at once; 100
+	MaxPerPrincipal      int // bridges at once, those by its signed URLs among them; 1 000
+	ConnectsPerPrincipal int // a minute; 600
+	ConnectsPerDevice    int // a minute; 300
+	ConnectsPerAddress   int // a minute; 1 200
+	FailuresPerAddress   int // a minute, of authentication; 60. Above, no requester is heard at all
+
+	// Limits of the public listener. 0 is the default, < 0 is no limit.
+	MaxRequests          int // served at once, those of waiting bridges among them; MaxWaiting + 1 000
+	MaxPending           int // connections that wait for a request; 2 048. One more closes the oldest
+	MaxPendingPerAddress int // likewise of one address; 128
+
+	// Origins are those of web pages that may use the relay, besides pages of its own
+	// host: https://app.example.com, or https://*.example.com for any host below.
+	Origins []string
+
 	// TrustedProxies are the addresses of proxies in front of the node. They are
 	// believed who a request comes from (X-Forwarded-For) and which host it was for
 	// (X-Forwarded-Host). Nil: nobody is.
@@ -81,6 +100,16 @@ const (
 	DefaultMaxBridges  = 10_000
 	DefaultMaxWaiting  = 1_000
 
+	DefaultMaxPerDevice         = 100   // the agent's own default is 16
+	DefaultMaxPerPrincipal      = 1_000 // a portal's server is one principal
+	DefaultConnectsPerPrincipal = 600
+	DefaultConnectsPerDevice    = 300
+	DefaultConnectsPerAddress   = 1_200 // an office behind one address
+	DefaultFailuresPerAddress   = 60
+	DefaultMoreRequests         = 1_000 // than may wait: of the others each takes a moment
+	DefaultMaxPending           = 2_048 // some 30 KB each
+	DefaultMaxPendingPerAddress = 128
+
 	DefaultMaxSignedTTL = 24 * time.Hour // a shift and its handover, not a key
 
 	// signalGrace is how long a signal may outlive the wait that it has ended.
@@ -96,6 +125,16 @@ func (c Config) withDefaults() Config {
 	c.Drain = max(cmp.Or(c.Drain, DefaultDrain), 0)
 	c.MaxBridges = cmp.Or(c.MaxBridges, DefaultMaxBridges)
 	c.MaxWaiting = cmp.Or(c.MaxWaiting, DefaultMaxWaiting)
+	for _, l := range []struct {
+		n *int
+		d int
+	}{
+		{&c.MaxPerDevice, DefaultMaxPerDevice}, {&c.MaxPerPrincipal, DefaultMaxPerPrincipal}, {&c.ConnectsPerPrincipal, DefaultConnectsPerPrincipal},
+		{&c.ConnectsPerDevice, DefaultConnectsPerDevice}, {&c.ConnectsPerAddress, DefaultConnectsPerAddress}, {&c.FailuresPerAddress, DefaultFailuresPerAddress},
+		{&c.MaxRequests, c.MaxWaiting + DefaultMoreRequests}, {&c.MaxPending, DefaultMaxPending}, {&c.MaxPendingPerAddress, DefaultMaxPendingPerAddress},
+	} {
+		*l.n = max(cmp.Or(*l.n, l.d), 0)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -140,6 +179,9 @@ func (c Config) Validate() error {
 	}
 	if c.LameDuck < 0 {
 		bad("LameDuck: %v is negative", c.LameDuck)
+	}
+	if _, err := parseOrigins(c.Origins); err != nil {
+		bad("Origins: %w", err)
 	}
 	if c.Idle < 0 {
 		bad("Idle: %v is negative", c.Idle)

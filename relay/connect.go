@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -136,7 +135,14 @@ func badRequest(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", errBadRequest, fmt.Errorf(format, args...))
 }
 
+// maxQuery is the longest query: what any URL of ours can have when every byte of its
+// parameters is escaped.
+const maxQuery = 14 << 10
+
 func parseQuery(r *http.Request) (url.Values, error) {
+	if n := len(r.URL.RawQuery); n > maxQuery {
+		return nil, badRequest("the query has %d bytes; %d are allowed", n, maxQuery)
+	}
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, badRequest("the query is malformed") // err quotes it
@@ -191,12 +197,7 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 		return errMethod
 	}
 	var err error
-	if b.signed {
-		b.principal, err = s.authenticateSigned(r)
-	} else {
-		b.principal, err = s.cfg.Auth.Authenticate(r)
-	}
-	if err != nil {
+	if b.principal, err = s.authenticate(r, b.signed); err != nil {
 		return err
 	}
 	if !b.early { // an early one has been upgraded
@@ -216,6 +217,9 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 	if err := s.auditable(); err != nil {
 		return err
 	}
+	if err := s.limits.mayReach(b); err != nil {
+		return err
+	}
 	b.created = time.Now() // an early 101 may have taken a while
 	s.hold(b)
 	if err := s.table.add(b); err != nil {
@@ -225,6 +229,22 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 		_, err = s.stillPermitted(b, time.Now())
 	}
 	return err
+}
+
+// authenticate says who asks, unless their address has asked too often.
+func (s *Server) authenticate(r *http.Request, signed bool) (p *auth.Principal, err error) {
+	if err := s.limits.mayConnect(s.from(r)); err != nil {
+		return nil, err
+	}
+	if signed {
+		p, err = s.authenticateSigned(r)
+	} else {
+		p, err = s.cfg.Auth.Authenticate(r)
+	}
+	if err != nil {
+		return nil, s.limits.failed(s.from(r), err)
+	}
+	return p, nil
 }
 
 // allowed says whether p may reach all of it.
@@ -244,25 +264,6 @@ func (a aim) targets() []string {
 		return []string{""}
 	}
 	return names
-}
-
-// origin keeps web pages of other sites from using a browser's credentials
-// (RFC 6455 section 10.2). Only browsers send the header. Behind a proxy that
-// changes Host, the public URL is what the page's address looks like, or the host
-// that the proxy passes on.
-//
-// A signed URL is welcome from any page: the page itself has to know it, nothing that
-// the browser would add on its own counts, and to be used by pages is its purpose.
-func (s *Server) origin(r *http.Request, signed bool) error {
-	o := r.Header.Get("Origin")
-	if o == "" || signed {
-		return nil
-	}
-	u, err := url.Parse(o)
-	if err != nil || !slices.ContainsFunc(append(s.forwardedHosts(r), r.Host, s.public.Host), func(host string) bool { return strings.EqualFold(u.Host, host) }) {
-		return errOrigin
-	}
-	return nil
 }
 
 // awaitDevice signals the device and waits for it to come. ctx ends when the requester
@@ -389,9 +390,11 @@ func (s *Server) refuseEarly(leg *pump.Leg, b *bridge, err error) {
 	s.logRefused(b, err)
 	p := problem(b, err)
 	code := p.Code.Row().Close
+	var broke ws.ProtocolError
 	switch {
-	case ws.IsProtocolError(err):
+	case errors.As(err, &broke):
 		code = wire.CloseProtocol
+		p.Code, p.Detail = wire.ProtocolErr, broke.Error()
 	case code == 0:
 		code = wire.CloseGoingAway
 	}

@@ -53,6 +53,17 @@
 // The owner does that; a node that forwards knows nothing of principals. Caps stay those
 // that the bridge began with.
 //
+// # Limits
+//
+// A request passes, in this order: requests at once; failures and connects of its
+// address, before its credentials are looked at; connects of its principal, then of
+// the device, after it was authorized; bridges of the device, of the principal, of the
+// node, waiting ones, and caps of the policy's rule. What it took from a rate it does not get back. Connections
+// without a request are limited before that, by throwing out the oldest (pending.go).
+//
+// A device that dials back spends nothing: its token is not to be guessed, so however
+// many bad ones come from its address, the good one is taken.
+//
 // # Early upgrade
 //
 // With upgrade=early the 101 comes first, for clients that cannot see the status

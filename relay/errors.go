@@ -131,8 +131,15 @@ func problem(b *bridge, err error) wire.Problem {
 	if r := (*signaler.RefusedError)(nil); errors.As(err, &r) {
 		p.DeviceCode = clean(r.Code, 64)
 	}
-	if t := (*signaler.ThrottledError)(nil); errors.As(err, &t) && t.RetryAfter > 0 {
-		p.RetryAfter = int((t.RetryAfter + time.Second - 1) / time.Second)
+	var after time.Duration
+	if t := (*signaler.ThrottledError)(nil); errors.As(err, &t) {
+		after = t.RetryAfter
+	}
+	if l := (*limitError)(nil); errors.As(err, &l) {
+		after = l.after
+	}
+	if after > 0 {
+		p.RetryAfter = int((after + time.Second - 1) / time.Second)
 	} else if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
 		p.RetryAfter = 1
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -114,8 +115,7 @@ func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.C
 	p := problem(nil, err)
 	p.BridgeID = c.BridgeID.String()
 	s.recordRefusedDevice(r.Method, p.BridgeID, c.DeviceID, s.from(r), p)
-	s.cfg.Logger.Warn("forward failed", "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "device", c.DeviceID, "owner", c.Owner,
-		"from", s.from(r), "error", clean(err.Error(), maxLogged))
+	s.tell(slog.LevelWarn, "forward failed", p.Code, err, "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 	writeProblem(w, p)
 }
 
@@ -199,7 +199,7 @@ func (t *forwards) add(f *forwarding) error {
 		return errDraining
 	}
 	if len(t.all) >= t.max {
-		return fmt.Errorf("%w: the node forwards %d of at most %d bridges", errLimit, len(t.all), t.max)
+		return &limitError{limitForwards, fmt.Sprintf("the node forwards %d of at most %d bridges", len(t.all), t.max), 0}
 	}
 	t.all[f] = struct{}{}
 	return nil

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -154,10 +155,10 @@ func (t *table) capped(b *bridge) error {
 	caps, all, now := b.permit.Caps, b.holders(), time.Now()
 	for _, h := range all {
 		if n := t.held[h]; caps.Bridges > 0 && n >= caps.Bridges {
-			return fmt.Errorf("%w: %q has %d of at most %d bridges by rule %q", errLimit, h.owner, n, caps.Bridges, h.rule)
+			return &limitError{limitRuleBridges, fmt.Sprintf("%q has %d of at most %d bridges by rule %q", h.owner, n, caps.Bridges, h.rule), 0}
 		}
 		if caps.ConnectsPerMinute > 0 && t.paced[h].Sub(now) > time.Minute-time.Minute/time.Duration(caps.ConnectsPerMinute) {
-			return fmt.Errorf("%w: %q has made %d connects within a minute by rule %q", errLimit, h.owner, caps.ConnectsPerMinute, h.rule)
+			return &limitError{limitRuleConnects, fmt.Sprintf("%q has made %d connects within a minute by rule %q", h.owner, caps.ConnectsPerMinute, h.rule), 0}
 		}
 	}
 	if caps.ConnectsPerMinute == 0 {
@@ -205,17 +206,17 @@ func (s *Server) canI(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		answer = s.permission(p, a, time.Now())
 	}
-	log := s.cfg.Logger.With("device", clean(a.deviceID, wire.MaxDeviceID), "target", clean(a.target, maxLogged), "from", s.from(r))
+	about := []any{"device", clean(a.deviceID, wire.MaxDeviceID), "target", clean(a.target, maxLogged), "from", s.from(r)}
 	if err != nil {
 		pr := problem(nil, err)
 		if pr.Code == wire.MethodNotAllowed {
 			w.Header().Set("Allow", http.MethodGet)
 		}
-		log.Info("permission not told", "reason", pr.Code, "error", clean(err.Error(), maxLogged))
+		s.tell(slog.LevelInfo, "permission not told", pr.Code, err, append(about, "reason", pr.Code)...)
 		writeProblem(w, pr)
 		return
 	}
-	log.Debug("permission told", "principal", p.Name, "allowed", answer.Allowed)
+	s.cfg.Logger.Debug("permission told", append(about, "principal", p.Name, "allowed", answer.Allowed)...)
 	writeJSON(w, answer)
 }
 
@@ -230,7 +231,7 @@ func (s *Server) parseCanI(r *http.Request) (a aim, p *auth.Principal, err error
 	if a, err = parseAim(q); err != nil {
 		return a, nil, err
 	}
-	if p, err = s.cfg.Auth.Authenticate(r); err != nil {
+	if p, err = s.authenticate(r, false); err != nil {
 		return a, nil, err
 	}
 	return a, p, s.origin(r, false)

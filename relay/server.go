@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"websocketbridge/relay/audit"
+	"websocketbridge/relay/calm"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
@@ -26,6 +28,10 @@ type Server struct {
 	instance token.ID // of this process; a restarted node is another one
 	table    *table
 	forwards *forwards
+	limits   *limits
+	pending  *pending
+	origins  []origin
+	calm     *calm.Log // for lines that strangers can cause
 
 	// ctx ends when nothing may live on: waiting requesters are refused, open
 	// bridges closed.
@@ -44,7 +50,14 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, public: public, instance: token.NewID(), table: newTable(cfg.MaxBridges, cfg.MaxWaiting), forwards: newForwards(cfg.MaxBridges)}
+	s := &Server{
+		cfg: cfg, public: public, instance: token.NewID(), table: newTable(cfg), forwards: newForwards(cfg.MaxBridges),
+		limits: newLimits(cfg), pending: newPending(cfg), calm: &calm.Log{To: cfg.Logger},
+	}
+	s.pending.evicted = s.evicted
+	if s.origins, err = parseOrigins(cfg.Origins); err != nil {
+		return nil, err
+	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
 }
@@ -95,7 +108,10 @@ func (s *Server) Run(ctx context.Context, on Listeners) error {
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeader,
-			ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug), // port scans, mostly
+			ErrorLog:          log.New(calmWriter{s.calm}, "", 0),
+		}
+		if l.name == "public" {
+			srv.ConnState = s.pending.state
 		}
 		servers = append(servers, srv)
 		serving.Go(func() {
@@ -124,14 +140,23 @@ func (s *Server) Run(ctx context.Context, on Listeners) error {
 	}
 	serving.Wait()
 	s.work.Wait()
+	s.calm.Flush()
 	return err
+}
+
+// A calmWriter takes what net/http has to say: port scans, mostly.
+type calmWriter struct{ to *calm.Log }
+
+func (w calmWriter) Write(p []byte) (int, error) {
+	w.to.Log(slog.LevelDebug, "net/http", clean(wire.Redact(string(p)), maxLogged))
+	return len(p), nil
 }
 
 // Handler serves the public paths, also below the path of the public URL, which
 // a proxy may or may not strip.
 func (s *Server) Handler() http.Handler {
 	prefix := strings.TrimRight(s.public.Path, "/")
-	return s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return s.guard(s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, prefix)
 		switch path {
 		case wire.PathConnect:
@@ -149,25 +174,29 @@ func (s *Server) Handler() http.Handler {
 		default:
 			http.NotFound(w, r)
 		}
-	}))
+	})))
 }
 
 // guard makes a handler part of the node: Run waits for it, a body cannot come
-// for ever, and a panic is told.
-func (s *Server) guard(h http.Handler) http.Handler {
+// for ever, a panic is told, and nobody keeps an answer or sends its URL elsewhere.
+func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.work.add()
 		defer s.work.done()
+		h := w.Header()
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				s.cfg.Logger.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				s.calm.Log(slog.LevelError, "panic", "panic", "path", clean(r.URL.Path, maxLogged), "panic", wire.Redact(fmt.Sprint(p)), "stack", string(debug.Stack()))
 				writeProblem(w, wire.NewProblem(wire.Internal, "", ""))
 			}
 		}()
 		if r.ContentLength != 0 { // net/http reads what a handler leaves before it answers
 			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 		}
-		h.ServeHTTP(w, r)
+		h.Set("Cache-Control", "no-store")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -210,8 +239,8 @@ func (s *Server) logRefused(b *bridge, err error) {
 	if b.principal != nil {
 		name = b.principal.Name
 	}
-	s.cfg.Logger.Info("bridge refused", "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name, "target", clean(b.target, maxLogged), "from", b.from,
-		"reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond), "error", clean(err.Error(), maxLogged))
+	s.tell(slog.LevelInfo, "bridge refused", p.Code, err, "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name,
+		"target", clean(b.target, maxLogged), "from", b.from, "reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond))
 }
 
 // group counts handlers and goroutines, so that Run can wait for all of them.

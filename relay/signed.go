@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -37,28 +38,31 @@ type signedURL struct {
 // getSignedURL serves /bridge/getSignedUrl: who may connect gets a URL with which
 // anybody may, for a while. The URL is a secret, so the log has what it is for only.
 func (s *Server) getSignedURL(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions {
+		s.preflight(w, r)
+		return
+	}
 	u, err := s.parseSigning(r)
 	if err == nil {
 		err = s.recordSigned(r.Context(), u, s.from(r))
 	}
-	log := s.cfg.Logger.With("device", clean(u.deviceID, wire.MaxDeviceID), "principal", u.principal, "target", clean(u.target, maxLogged), "from", s.from(r))
+	about := []any{"device", clean(u.deviceID, wire.MaxDeviceID), "principal", u.principal, "target", clean(u.target, maxLogged), "from", s.from(r)}
 	h := w.Header()
-	h.Set("Referrer-Policy", "no-referrer")
+	s.shareWith(h, r)
 	if err != nil {
 		p := problem(nil, err)
 		s.recordUnsigned(u, s.from(r), p)
-		log.Info("signed URL refused", "reason", p.Code, "error", clean(err.Error(), maxLogged))
+		s.tell(slog.LevelInfo, "signed URL refused", p.Code, err, append(about, "reason", p.Code)...)
 		if p.Code == wire.MethodNotAllowed {
 			h.Set("Allow", http.MethodGet)
 		}
 		writeProblem(w, p)
 		return
 	}
-	log.Info("signed URL made", "expires", u.expires.Format(time.RFC3339))
+	s.cfg.Logger.Info("signed URL made", append(about, "expires", u.expires.Format(time.RFC3339))...)
 	full := *s.public.JoinPath(wire.PathConnectSigned)
 	full.RawQuery = u.query(s.cfg.Keys)
 	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
 	io.WriteString(w, full.String()) // without a line's end, as websocketbridge has it
 }
 
@@ -81,7 +85,7 @@ func (s *Server) parseSigning(r *http.Request) (u signedURL, err error) {
 	if u.expires, err = parseExpiration(q); err != nil {
 		return u, err
 	}
-	p, err := s.cfg.Auth.Authenticate(r)
+	p, err := s.authenticate(r, false)
 	if err != nil {
 		return u, err
 	}

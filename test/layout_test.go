@@ -28,8 +28,9 @@ var imports = map[string][]string{
 	"signaler/c2d":          {"signaler", "signaler/credential"},
 	"signaler/method":       {"signaler", "signaler/credential"},
 	"signaler/auto":         {"signaler", "signaler/method"},
-	"relay":                 {"relay/audit", "relay/auth", "relay/cluster", "relay/policy", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
-	"relay/cluster":         {},
+	"relay":                 {"relay/audit", "relay/auth", "relay/calm", "relay/cluster", "relay/policy", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
+	"relay/calm":            {},
+	"relay/cluster":         {"relay/calm"},
 	"relay/wire":            {},
 	"relay/ws":              {},
 	"relay/token":           {},
@@ -42,7 +43,7 @@ var imports = map[string][]string{
 	"relay/pump":            {"relay/wire", "relay/ws"},
 	"relay/client":          {"relay/session", "relay/wire", "relay/ws"},
 	"relay/cmd/relay": {
-		"relay", "relay/audit", "relay/auth", "relay/cluster", "relay/policy", "relay/settings", "relay/token", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
+		"relay", "relay/audit", "relay/auth", "relay/calm", "relay/cluster", "relay/policy", "relay/settings", "relay/token", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
 		"signaler/entra", "signaler/fake", "signaler/method", "signaler/sas",
 	},
 	"relay/cmd/bridge":    {"relay/client", "relay/session", "relay/settings", "relay/wire", "relay/ws"},
@@ -94,7 +95,7 @@ var foreign = map[string][]string{
 	"golang.org/x/oauth2":                  {"relay/cmd/bridge"},
 	"golang.org/x/sys":                     {"deviceagent/handoff", "relay/cmd/bridge"},
 	"golang.org/x/term":                    {"relay/cmd/relay", "relay/cmd/bridge"},
-	"golang.org/x/time/rate":               {"relay/audit", "signaler/method"},
+	"golang.org/x/time/rate":               {"relay", "relay/audit", "signaler/method"},
 	"testing":                              {"signaler/signalertest"},
 }
 

@@ -45,14 +45,28 @@ func (l *lab) link(persist bool) *running {
 func (r *running) up(t *testing.T) (before []client.Event) {
 	t.Helper()
 	for {
+		e := r.event(t)
+		if e.Session != nil {
+			return before
+		}
+		before = append(before, e)
+	}
+}
+
+// event is the next one. Those from before Run's end come before its end.
+func (r *running) event(t *testing.T) client.Event {
+	t.Helper()
+	select {
+	case e := <-r.events:
+		return e
+	case err := <-r.ran:
 		select {
 		case e := <-r.events:
-			if e.Session != nil {
-				return before
-			}
-			before = append(before, e)
-		case err := <-r.ran:
+			r.ran <- err
+			return e
+		default:
 			t.Fatalf("Run ended: %v", err)
+			panic("unreachable")
 		}
 	}
 }

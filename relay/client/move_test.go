@@ -137,12 +137,7 @@ func TestDraining(t *testing.T) {
 // next is the next event, which must be of this kind: up, moving, cannot (move), lost.
 func (r *running) next(t *testing.T, kind string) client.Event {
 	t.Helper()
-	var e client.Event
-	select {
-	case e = <-r.events:
-	case err := <-r.ran:
-		t.Fatalf("Run ended: %v", err)
-	}
+	e := r.event(t)
 	got := "lost"
 	switch {
 	case e.Session != nil:
@@ -414,7 +409,7 @@ func TestLinkNodeDiesWhileMoving(t *testing.T) {
 
 // Thousands that move from one node do not move in the same second.
 func TestLinksMoveApart(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, l *lab) {
+	inBubble(t, func(c *relay.Config) { c.MaxPerDevice = 1000 }, func(t *testing.T, l *lab) {
 		const links = 100
 		var mu sync.Mutex
 		var moved []time.Duration

@@ -6,9 +6,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
+
+	"websocketbridge/relay/calm"
 )
 
 const (
@@ -27,7 +30,8 @@ const (
 // themselves. Strangers never reach HTTP. Close waits for what it has started.
 func (n *Node) Listen(ln net.Listener) net.Listener {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &listener{Listener: ln, node: n, ctx: ctx, cancel: cancel, proven: make(chan net.Conn)}
+	l := &listener{Listener: ln, node: n, ctx: ctx, cancel: cancel, proven: make(chan net.Conn),
+		calm: calm.Log{To: n.cfg.Logger, Lines: 1, Per: complainEvery}}
 	l.work.Go(l.acceptAll)
 	return l
 }
@@ -41,10 +45,10 @@ type listener struct {
 	proven chan net.Conn
 	err    error // why acceptAll ended; read after ctx has ended
 
-	mu         sync.Mutex // guards the three below
-	proving    list.List  // of net.Conn, the oldest first
-	complained time.Time
-	strangers  int // since then
+	calm calm.Log
+
+	mu      sync.Mutex // guards proving
+	proving list.List  // of net.Conn, the oldest first
 }
 
 // Accept implements net.Listener.
@@ -107,17 +111,6 @@ func (l *listener) enter(c net.Conn) (leave func()) {
 	}
 }
 
-// stranger tells of one that was refused, and now and then of how many.
-func (l *listener) stranger(from net.Addr, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.strangers++; !l.complained.IsZero() && time.Since(l.complained) < complainEvery {
-		return
-	}
-	l.node.cfg.Logger.Warn("node port: refused", "from", from.String(), "error", err, "refused", l.strangers)
-	l.complained, l.strangers = time.Now(), 0
-}
-
 // admit lets a connection prove itself and hands it out.
 func (l *listener) admit(raw net.Conn) {
 	stop := context.AfterFunc(l.ctx, func() { raw.Close() })
@@ -137,7 +130,7 @@ func (l *listener) admit(raw net.Conn) {
 	case err != nil:
 		raw.Close()
 		if !errors.Is(err, io.EOF) { // a load balancer's or a person's knock is none
-			l.stranger(raw.RemoteAddr(), err)
+			l.calm.Log(slog.LevelWarn, "refused", "node port: refused", "from", raw.RemoteAddr().String(), "error", err)
 		}
 		return
 	}

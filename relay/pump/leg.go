@@ -277,7 +277,8 @@ func (l *Leg) Watch(ctx context.Context) error {
 func (l *Leg) watch() error {
 	buf := l.early // of a Watch before
 	defer func() { l.early = buf }()
-	var at int // of the first frame not yet looked at
+	var at int         // of the first frame not yet looked at
+	inMessage := false // which a continuation has to follow
 	for {
 		for {
 			h, n, err := ws.ParseHeader(buf[at:])
@@ -287,12 +288,20 @@ func (l *Leg) watch() error {
 			if n > 0 && !h.Masked {
 				return ws.ErrMask
 			}
+			if n > 0 && !h.Control() && (h.Opcode == ws.OpContinuation) != inMessage {
+				return ws.ErrContinuation
+			}
 			if n == 0 || int64(len(buf)-at-n) < h.Len {
 				break
 			}
 			end := at + n + int(h.Len)
 			switch h.Opcode {
 			case ws.OpClose:
+				p := make([]byte, h.Len)
+				ws.Mask(p, buf[at+n:end], h.Key, 0)
+				if _, _, err := ws.ParseClose(p); err != nil {
+					return err
+				}
 				l.gotClose.Store(true)
 				return ErrLeft
 			case ws.OpPing:
@@ -303,6 +312,7 @@ func (l *Leg) watch() error {
 			case ws.OpPong: // of this leg; the pump need not see it
 				buf = append(buf[:at], buf[end:]...)
 			default:
+				inMessage = !h.Fin
 				at = end
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,11 @@ func TestWatchLeft(t *testing.T) {
 		{"reserved bit", []byte{0xc2, 0x80}, false, ws.ErrReserved},
 		{"oversized ping", []byte{0x89, 0xfe}, false, ws.ErrControl},
 		{"unmasked", serverFrame(0x82, "x"), false, ws.ErrMask},
+		{"continuation of nothing", clientFrame(0x80, "x")[:6], false, ws.ErrContinuation},
+		{"continuation after the last", slices.Concat(clientFrame(0x01, "x"), clientFrame(0x80, "y"), clientFrame(0x80, "z")), false, ws.ErrContinuation},
+		{"message in a message", slices.Concat(clientFrame(0x01, "x"), clientFrame(0x00, "y"), clientFrame(0x82, "z")), false, ws.ErrContinuation},
+		{"close of one byte", clientFrame(0x88, "\x03"), false, ws.ErrClosePayload},
+		{"close with code 1005", clientFrame(0x88, "\x03\xed"), false, ws.ErrClosePayload},
 		{"unmasked, long", serverFrame(0x82, strings.Repeat("x", 70000))[:20], false, ws.ErrMask},
 	} {
 		t.Run(test.name, func(t *testing.T) {

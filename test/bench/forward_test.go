@@ -67,6 +67,7 @@ func newSite(b *testing.B, nodeTLS bool) *site {
 		}
 		srv, err := relay.New(relay.Config{
 			PublicURL: "ws://" + l.Public.Addr().String(), Signaler: s.signals, Keys: ring, Auth: auth.AllowAll{}, Drain: -1, Cluster: node,
+			ConnectsPerDevice: -1, ConnectsPerAddress: -1, MaxPerDevice: -1,
 		})
 		if err != nil {
 			b.Fatal(err)

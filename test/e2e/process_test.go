@@ -171,7 +171,7 @@ type town struct {
 }
 
 // newTown starts a relay and an agent with targets, and more settings of either. The
-// timers are short.
+// timers are short, unless these say otherwise.
 func newTown(t *testing.T, targets string, more ...string) *town {
 	t.Helper()
 	addrs := freeAddrs(t, 3)

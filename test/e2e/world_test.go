@@ -165,6 +165,7 @@ func (w *world) startNode(i int) {
 	on := relay.Listeners{Public: w.listen(m.addr), Node: w.listen(m.nodeAddr)}
 	cfg := relay.Config{
 		PublicURL: w.client.URL, Signaler: w.signal, Keys: m.ring, Auth: auth.AllowAll{}, Drain: -1,
+		ConnectsPerDevice: -1, ConnectsPerAddress: -1, MaxPerDevice: -1, // one device and one address are everybody here
 		Logger: slog.New(slog.NewTextHandler(w.log, nil)).With("part", fmt.Sprintf("node %d", i)),
 	}
 	if len(w.nodes) > 1 {

@@ -191,7 +191,8 @@ func (w *town) nodeEnv(i int, o townOptions) []string {
 		peers = append(peers, net.JoinHostPort(address(nodeNet, nodeHost+other), nodePort))
 	}
 	return slices.Concat([]string{
-		"RELAY_LISTEN=:" + publicPort, "RELAY_ADMIN_LISTEN=:" + adminPort, "RELAY_PLAIN=true", "RELAY_PUBLIC_URL=ws://" + address(deviceNet, frontHost),
+		"RELAY_LISTEN=:" + publicPort, "RELAY_ADMIN_LISTEN=:" + adminPort, "RELAY_CONNECTS_PER_DEVICE=0", "RELAY_CONNECTS_PER_ADDRESS=0", "RELAY_CONNECTS_PER_PRINCIPAL=0", "RELAY_MAX_PER_DEVICE=0", // one of each is everybody here
+		"RELAY_PLAIN=true", "RELAY_PUBLIC_URL=ws://" + address(deviceNet, frontHost),
 		"RELAY_API_KEYS=" + w.file("api-keys"), "RELAY_TOKEN_KEYS_FILE=" + w.file("token-keys"),
 		"RELAY_NODE_LISTEN=" + peers[i-1], "RELAY_PEERS=" + strings.Join(peers, ","),
 		"RELAY_SIGNALER=method", "RELAY_HUB_RATE=1000", "RELAY_HUB_CA_FILE=" + w.file("hub-ca.pem"),

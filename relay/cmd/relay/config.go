@@ -30,6 +30,8 @@ type config struct {
 	TrustedProxies []string `envconfig:"TRUSTED_PROXIES" example:"10.0.0.0/8,192.0.2.7" desc:"addresses and ranges of proxies in front that are believed who a request is from (X-Forwarded-For) and which host it is for (X-Forwarded-Host); default: none"`
 	ProxyProtocol  bool     `envconfig:"PROXY_PROTOCOL" desc:"the public listener takes connections of RELAY_TRUSTED_PROXIES only, and wants a PROXY protocol header (v1 or v2) in front of each"`
 
+	Origins []string `envconfig:"ORIGINS" example:"https://app.example.com,https://*.example.com" desc:"web pages that may use the relay, besides those of its own host"`
+
 	AdminListen string `envconfig:"ADMIN_LISTEN" default:"127.0.0.1:9090" desc:"admin listener: /healthz, /readyz; none: empty"`
 
 	Auth     []string     `envconfig:"AUTH" default:"keys" example:"keys,oidc" desc:"how requesters prove who they are, one or more; keys: API keys; oidc: tokens of an identity provider; cert: client certificates; or none: everybody may do everything"`
@@ -59,6 +61,7 @@ type config struct {
 	MaxBytes    int64         `envconfig:"MAX_BYTES" default:"0" desc:"most payload bytes of a bridge, both ways; 0: no limit"`
 	MaxBridges  int           `envconfig:"MAX_BRIDGES" default:"10000" desc:"bridges at once"`
 	MaxWaiting  int           `envconfig:"MAX_WAITING" default:"1000" desc:"waiting bridges at once"`
+	Limits      limitSettings
 	SignedTTL   time.Duration `envconfig:"SIGNED_TTL" default:"24h" desc:"longest life of a signed URL; 0: there are none"`
 	LameDuck    time.Duration `envconfig:"LAME_DUCK" default:"0s" desc:"least time from SIGTERM to the end, for a load balancer to see that /readyz says no; connects are told to try again"`
 	Drain       time.Duration `envconfig:"DRAIN" default:"10m" desc:"for open bridges after SIGTERM; a second signal ends them"`
@@ -96,8 +99,10 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	}
 	p := prepared{relay: relay.Config{
 		DialBack: c.DialBack, Ping: orNever(c.Ping), Dead: orNever(c.Dead), Idle: c.Idle, MaxDuration: orNever(c.MaxDuration),
+		Origins:  c.Origins,
 		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, MaxSignedTTL: orNever(c.SignedTTL), Drain: orNever(c.Drain), LameDuck: c.LameDuck, PublicURL: c.PublicURL, Revoke: c.PolicyRevoke,
 	}}
+	c.Limits.apply(&p.relay)
 	plainUnread := slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == "RELAY_PLAIN" })
 	switch {
 	case c.TLSCert != "" && c.TLSKey != "":
@@ -174,7 +179,7 @@ func faultsOf(err error) (settings.Faults, error) {
 // fields are the names of relay.Config's fields in the environment.
 var fields = map[string]string{
 	"PublicURL": "PUBLIC_URL", "DialBack": "DIAL_BACK", "Dead": "DEAD", "Idle": "IDLE",
-	"MaxBytes": "MAX_BYTES", "MaxBridges": "MAX_BRIDGES", "MaxWaiting": "MAX_WAITING",
+	"MaxBytes": "MAX_BYTES", "MaxBridges": "MAX_BRIDGES", "MaxWaiting": "MAX_WAITING", "Origins": "ORIGINS",
 }
 
 // checkLimits says what package relay would, by the names of the environment.
@@ -192,6 +197,7 @@ func (c *config) checkLimits(r relay.Config, bad func(name, format string, args 
 			bad(name, "%d lets nobody in", n)
 		}
 	}
+	c.Limits.check(bad)
 	r.PublicURL = cmp.Or(r.PublicURL, "ws://127.0.0.1") // the listener's, which is none yet
 	for _, err := range unjoin(r.Validate()) {
 		field, problem, _ := strings.Cut(err.Error(), ": ")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,10 +8,11 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pires/go-proxyproto"
+
+	"websocketbridge/relay/calm"
 )
 
 // parseProxies reads a list of addresses and ranges, and says everything that is
@@ -55,9 +55,7 @@ const proxyHeaderTimeout = 10 * time.Second
 type proxyListener struct {
 	net.Listener
 	trusts func(netip.Addr) bool
-	log    *slog.Logger
-
-	strangerTold, headlessTold atomic.Bool
+	calm   *calm.Log // a wrong setting, perhaps, or port scans
 }
 
 // Accept returns the next connection of a proxy's.
@@ -69,22 +67,12 @@ func (l *proxyListener) Accept() (net.Conn, error) {
 		}
 		if peer, ok := c.RemoteAddr().(*net.TCPAddr); !ok || !l.trusts(peer.AddrPort().Addr()) {
 			c.Close()
-			l.tell(&l.strangerTold, "connection refused: RELAY_PROXY_PROTOCOL lets in only who is in RELAY_TRUSTED_PROXIES", "from", c.RemoteAddr().String())
+			l.calm.Log(slog.LevelWarn, "stranger", "connection refused: RELAY_PROXY_PROTOCOL lets in only who is in RELAY_TRUSTED_PROXIES", "from", c.RemoteAddr().String())
 			continue
 		}
 		return &proxiedConn{listener: l, Conn: proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.REQUIRE),
 			proxyproto.SetReadHeaderTimeout(proxyHeaderTimeout), proxyproto.ValidateHeader(checkProxyHeader))}, nil
 	}
-}
-
-// tell warns once and then leaves it to the debug level: the first is a wrong
-// setting, perhaps, and the others are port scans.
-func (l *proxyListener) tell(told *atomic.Bool, text string, args ...any) {
-	level := slog.LevelDebug
-	if told.CompareAndSwap(false, true) {
-		level = slog.LevelWarn
-	}
-	l.log.Log(context.Background(), level, text, args...)
 }
 
 // checkProxyHeader wants a client that has an address. Without one, as with the
@@ -124,7 +112,7 @@ func (c *proxiedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil && c.ProxyHeader() == nil && !errors.Is(err, net.ErrClosed) { // by us, when the node stops
 		c.told.Do(func() {
-			c.listener.tell(&c.listener.headlessTold, "connection ended: a trusted proxy sent no good PROXY protocol header within "+proxyHeaderTimeout.String(),
+			c.listener.calm.Log(slog.LevelWarn, "headless", "connection ended: a trusted proxy sent no good PROXY protocol header within "+proxyHeaderTimeout.String(),
 				"from", c.Raw().RemoteAddr().String(), "error", err.Error())
 		})
 	}

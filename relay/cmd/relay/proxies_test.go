@@ -23,6 +23,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"websocketbridge/relay/calm"
 	"websocketbridge/relay/wire"
 	"websocketbridge/test/netfault"
 )
@@ -255,7 +256,7 @@ func (c addressed) RemoteAddr() net.Addr { return c.addr }
 
 func proxiesOnly(ln net.Listener) *proxyListener {
 	trusted := netip.MustParseAddr(theProxy)
-	return &proxyListener{Listener: ln, trusts: func(a netip.Addr) bool { return a.Unmap() == trusted }, log: slog.New(slog.DiscardHandler)}
+	return &proxyListener{Listener: ln, trusts: func(a netip.Addr) bool { return a.Unmap() == trusted }, calm: &calm.Log{To: slog.New(slog.DiscardHandler)}}
 }
 
 // A header that never comes is waited for ten seconds, and by nobody else.

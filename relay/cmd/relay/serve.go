@@ -13,8 +13,10 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"websocketbridge/relay"
+	"websocketbridge/relay/calm"
 	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/settings"
 )
@@ -57,7 +59,7 @@ func serve(ctx context.Context, out, logTo io.Writer) (err error) {
 		p.relay.PublicURL = listenerURL(c.Listen, public.Addr(), p.tls != nil)
 	}
 	if c.ProxyProtocol { // its header comes before TLS begins
-		public = &proxyListener{Listener: public, trusts: p.relay.Trusts, log: log}
+		public = &proxyListener{Listener: public, trusts: p.relay.Trusts, calm: &calm.Log{To: log, Lines: 1, Per: time.Minute}}
 	}
 	if p.tls != nil {
 		public = tls.NewListener(public, p.tls)

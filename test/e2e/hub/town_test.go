@@ -118,6 +118,7 @@ func (tn *town) startRelay() {
 	}
 	cfg := relay.Config{
 		PublicURL: "ws://" + ln.Addr().String(), Signaler: tn.signaler(), Keys: ring, Auth: auth.AllowAll{}, Drain: -1,
+		ConnectsPerDevice: -1, ConnectsPerAddress: -1, MaxPerDevice: -1, // one device and one address are everybody here
 		Logger: tn.logger("relay"),
 	}
 	if tn.opts.relay != nil {
