@@ -108,7 +108,7 @@ const (
 	DefaultFailuresPerAddress   = 60
 	DefaultMoreRequests         = 1_000 // than may wait: of the others each takes a moment
 	DefaultMaxPending           = 2_048 // some 30 KB each
-	DefaultMaxPendingPerAddress = 128
+	DefaultMaxPendingPerAddress = 1_024 // a load balancer that nobody has listed is one address, too
 
 	DefaultMaxSignedTTL = 24 * time.Hour // a shift and its handover, not a key
 

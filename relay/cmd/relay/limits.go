@@ -13,7 +13,7 @@ type limitSettings struct {
 	AddressFailures   int `envconfig:"FAILURES_PER_ADDRESS" default:"60" desc:"failed authentications a minute from an address; above, no requester there is heard"`
 	Requests          int `envconfig:"MAX_REQUESTS" default:"0" desc:"requests served at once, those of waiting bridges among them; 0: MAX_WAITING and 1000 more"`
 	Pending           int `envconfig:"MAX_PENDING" default:"2048" desc:"connections that wait for their request; one more closes the oldest"`
-	PendingPerAddress int `envconfig:"MAX_PENDING_PER_ADDRESS" default:"128" desc:"likewise of one address"`
+	PendingPerAddress int `envconfig:"MAX_PENDING_PER_ADDRESS" default:"1024" desc:"likewise of one address"`
 }
 
 // each pairs a setting with its field of relay.Config.
