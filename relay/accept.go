@@ -26,7 +26,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, via string) {
 		}
 	}
 	if err == nil && via == "" && s.elsewhere(claims) {
-		s.forward(w, r, claims)
+		s.forward(w, r, claims, wire.PathAccept)
 		return
 	}
 	var b *bridge
@@ -54,7 +54,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, via string) {
 func (s *Server) reject(w http.ResponseWriter, r *http.Request, via string) {
 	claims, err := s.openToken(r, http.MethodPost)
 	if err == nil && via == "" && s.elsewhere(claims) {
-		s.forward(w, r, claims)
+		s.forward(w, r, claims, wire.PathReject)
 		return
 	}
 	var b *bridge
@@ -138,7 +138,11 @@ func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow stri
 	if b != nil {
 		deviceID = b.deviceID
 	}
-	s.recordRefusedDevice(allow, p.BridgeID, deviceID, s.from(r), p)
+	path := wire.PathAccept
+	if allow == http.MethodPost {
+		path = wire.PathReject
+	}
+	s.recordRefusedRequest(path, p.BridgeID, deviceID, s.from(r), p)
 	s.tell(slog.LevelInfo, "device refused", p.Code, err, "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "from", s.from(r))
 	writeProblem(w, p)
 }

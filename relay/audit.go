@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"websocketbridge/relay/audit"
@@ -101,12 +100,9 @@ func denied(r audit.Record) audit.Record {
 	return r
 }
 
-// recordRefusedDevice is for a device that was not let in; method says on which path.
-func (s *Server) recordRefusedDevice(method, bridgeID, deviceID, from string, p wire.Problem) {
-	path := wire.PathAccept
-	if method == http.MethodPost {
-		path = wire.PathReject
-	}
+// recordRefusedRequest is for who was not let in and has no bridge here: a device, or
+// somebody whom another node would have had to let in.
+func (s *Server) recordRefusedRequest(path, bridgeID, deviceID, from string, p wire.Problem) {
 	s.record(denied(audit.Record{Event: audit.Refused, BridgeID: bridgeID, DeviceID: deviceID, From: from, Path: path, Code: string(p.Code)}))
 }
 

@@ -26,6 +26,9 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, signed bool) {
 		if b.state.Load() != int32(open) {
 			s.table.remove(b)
 			b.end(nil)
+			if !b.ticket.IsZero() {
+				s.once.giveBack(b.ticket)
+			}
 		}
 	}()
 	// An early requester is refused after its 101, so that is all it needs first.
@@ -197,7 +200,7 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 		return errMethod
 	}
 	var err error
-	if b.principal, err = s.authenticate(r, b.signed); err != nil {
+	if b.principal, err = s.authenticate(r, b); err != nil {
 		return err
 	}
 	if !b.early { // an early one has been upgraded
@@ -232,12 +235,12 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 }
 
 // authenticate says who asks, unless their address has asked too often.
-func (s *Server) authenticate(r *http.Request, signed bool) (p *auth.Principal, err error) {
+func (s *Server) authenticate(r *http.Request, b *bridge) (p *auth.Principal, err error) {
 	if err := s.limits.mayConnect(s.from(r)); err != nil {
 		return nil, err
 	}
-	if signed {
-		p, err = s.authenticateSigned(r)
+	if b != nil && b.signed {
+		p, err = s.authenticateSigned(r, b)
 	} else {
 		p, err = s.cfg.Auth.Authenticate(r)
 	}

@@ -118,8 +118,14 @@
 // The MAC, for the purpose "signed URL", covers the version and then the values of
 // deviceId, target, requestData, expirationUtc and principal, decoded, each behind
 // its length (4 bytes, big endian); what is absent is empty. upgrade=early is not
-// covered: whoever dials chooses how to be answered. A URL that works once would be
-// another version, with a field of its own.
+// covered: whoever dials chooses how to be answered.
+//
+// With once=true the version is 2, and a sixth value, once, is a ticket: a token sealed
+// like that of a bridge, which names the node that made the URL. Only this node knows
+// whether the URL was used, so the others pass the request on to it, as they do with a
+// device's accept, and it owns the bridge. A URL is used up when its bridge opens;
+// until then, and while it waits, one request can have it. It ends with the node that made it:
+// there is no store in which it could live on.
 //
 // All nodes have the token keys, so any node makes a URL and any other takes it.
 // Nothing about it is stored. Hence it ends early only when the key that signed it

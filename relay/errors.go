@@ -61,6 +61,8 @@ var codes = []struct {
 	{auth.ErrUnchecked, wire.AuthUnavailable, nil},
 	{errSignedOff, wire.Forbidden, own},
 	{errSignedExpired, wire.BadSignature, own},
+	{errOnceUsed, wire.BadSignature, own},
+	{errOnceLost, wire.BadSignature, own},
 	{errSignature, wire.BadSignature, nil},
 	{audit.ErrNotKept, wire.AuditFailed, nil},
 	{errLimit, wire.LimitReached, tail(errLimit)},

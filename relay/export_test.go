@@ -20,7 +20,7 @@ type SignedURL struct {
 
 // Query signs u.
 func (u SignedURL) Query(keys *token.Ring) string {
-	return signedURL{aim{u.DeviceID, u.Target, u.RequestData}, u.Expires, u.Principal, nil, policy.Decision{}}.query(keys)
+	return signedURL{aim{u.DeviceID, u.Target, u.RequestData}, u.Expires, u.Principal, "", nil, policy.Decision{}}.query(keys)
 }
 
 // OpenSigned reads and checks the query of a signed URL.

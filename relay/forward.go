@@ -27,8 +27,9 @@ var passedOn = []string{
 	"Content-Type", "User-Agent",
 }
 
-// forward passes a device's accept or reject on to the node that owns the bridge.
-func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims) {
+// forward passes a device's accept or reject on to the node that owns the bridge, and a
+// requester whose signed URL works once to the one that made it.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims, path string) {
 	began := time.Now()
 	ctx, cut := context.WithCancel(r.Context())
 	defer cut()
@@ -36,20 +37,26 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims)
 	err := s.forwards.add(f)
 	var a *cluster.Answer
 	if err == nil {
-		a, err = s.askOwner(ctx, w, r, c.Owner)
+		a, err = s.askOwner(ctx, w, r, c.Owner, path)
 	}
 	if err != nil {
 		s.forwards.remove(f)
-		s.refuseForward(w, r, c, err)
+		s.refuseForward(w, r, c, path, err)
 		return
 	}
+	id := c.BridgeID
 	switch a.Status {
 	case http.StatusSwitchingProtocols, http.StatusNoContent, http.StatusGone: // it is used up
-		s.forwards.spend(c.BridgeID, c.Expires)
+		if path != wire.PathConnectSigned { // a ticket may be given back
+			s.forwards.spent.use(c.BridgeID, c.Expires)
+		}
+	}
+	if path == wire.PathConnectSigned { // the ticket is not the bridge
+		id, _ = token.ParseID(a.Header.Get(wire.HeaderBridgeID))
 	}
 	if a.Status != http.StatusSwitchingProtocols {
 		s.forwards.remove(f)
-		s.cfg.Logger.Info("owner refused device", "path", r.URL.Path, "status", a.Status, "bridge", c.BridgeID.String(),
+		s.cfg.Logger.Info("owner refused device", "path", r.URL.Path, "status", a.Status, "bridge", id.String(),
 			"device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 		copyAnswer(w, a)
 		return
@@ -58,14 +65,14 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims)
 	if err != nil {
 		a.Close()
 		s.forwards.remove(f)
-		s.refuseForward(w, r, c, fmt.Errorf("%w: answer the device: %w", errGone, err))
+		s.refuseForward(w, r, c, path, fmt.Errorf("%w: answer the device: %w", errGone, err))
 		return
 	}
-	log := s.cfg.Logger.With("bridge", c.BridgeID.String(), "device", c.DeviceID, "owner", c.Owner)
+	log := s.cfg.Logger.With("bridge", id.String(), "device", c.DeviceID, "owner", c.Owner)
 	log.Info("forward open", "from", s.from(r), "took", time.Since(began).Round(time.Microsecond))
 	joined, cutJoined := context.WithCancel(context.Background())
-	if s.forwards.open(f, cutJoined) && s.cfg.Drain > 0 {
-		s.work.Go(func() { s.leave(c.Owner, []token.ID{c.BridgeID}, false) })
+	if s.forwards.open(f, id, cutJoined) && s.cfg.Drain > 0 {
+		s.work.Go(func() { s.leave(c.Owner, []token.ID{id}, false) })
 	}
 	s.work.Go(func() {
 		defer cutJoined()
@@ -76,7 +83,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims)
 }
 
 // askOwner asks the owner what the device asks us.
-func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Request, owner string) (*cluster.Answer, error) {
+func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Request, owner, path string) (*cluster.Answer, error) {
 	if s.cfg.Cluster == nil {
 		return nil, errForeign
 	}
@@ -86,10 +93,6 @@ func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Re
 		if body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxReject)); err != nil {
 			return nil, fmt.Errorf("%w: the body has more than %d bytes", errBadRequest, wire.MaxReject)
 		}
-	}
-	path := wire.PathAccept
-	if r.Method == http.MethodPost {
-		path = wire.PathReject
 	}
 	out, err := http.NewRequestWithContext(ctx, r.Method, path+"?"+r.URL.RawQuery, bytes.NewReader(body))
 	if err != nil {
@@ -101,7 +104,11 @@ func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Re
 		}
 	}
 	out.Header.Set(headerFrom, s.from(r))
-	a, err := s.cfg.Cluster.Ask(ctx, owner, out)
+	ask := s.cfg.Cluster.Ask
+	if path == wire.PathConnectSigned {
+		ask = s.cfg.Cluster.AskLong // the owner holds its answer until the device is there
+	}
+	a, err := ask(ctx, owner, out)
 	switch {
 	case errors.Is(err, cluster.ErrNotPeer):
 		return nil, fmt.Errorf("%w: %w", errForeign, err)
@@ -111,10 +118,10 @@ func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Re
 	return a, nil
 }
 
-func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.Claims, err error) {
+func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.Claims, path string, err error) {
 	p := problem(nil, err)
 	p.BridgeID = c.BridgeID.String()
-	s.recordRefusedDevice(r.Method, p.BridgeID, c.DeviceID, s.from(r), p)
+	s.recordRefusedRequest(path, p.BridgeID, c.DeviceID, s.from(r), p)
 	s.tell(slog.LevelWarn, "forward failed", p.Code, err, "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 	writeProblem(w, p)
 }
@@ -159,7 +166,7 @@ func takeOver(w http.ResponseWriter, a *cluster.Answer) (net.Conn, []byte, error
 // answerTimeout is for a device to take 300 bytes.
 const answerTimeout = 5 * time.Second
 
-// A forwarding is one accept that was passed on.
+// A forwarding is one request that was passed on.
 type forwarding struct {
 	id     token.ID
 	owner  string
@@ -178,21 +185,18 @@ type forwards struct {
 	changed  chan struct{} // closed and replaced when one goes
 	// spent are tokens whose owner has decided. It would refuse them again, but then
 	// whoever has got hold of one could have this node dial as often as they like.
-	spent map[token.ID]time.Time // until when the token would open
-	sweep int                    // how many spent tokens are worth a look for expired ones
+	spent *usedIDs
 }
 
 func newForwards(max int) *forwards {
-	return &forwards{max: max, all: make(map[*forwarding]struct{}), changed: make(chan struct{}), spent: make(map[token.ID]time.Time), sweep: minSweep}
+	return &forwards{max: max, all: make(map[*forwarding]struct{}), changed: make(chan struct{}), spent: newUsedIDs()}
 }
-
-const minSweep = 1024
 
 // add makes room for f.
 func (t *forwards) add(f *forwarding) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.spent[f.id]; ok {
+	if t.spent.used(f.id) {
 		return errGone
 	}
 	if t.over {
@@ -205,28 +209,11 @@ func (t *forwards) add(f *forwarding) error {
 	return nil
 }
 
-// spend makes the token of a bridge worthless here.
-func (t *forwards) spend(id token.ID, until time.Time) {
+// open says that f carries bytes of a bridge from now on, and whether the node is draining.
+func (t *forwards) open(f *forwarding, bridge token.ID, cut func()) (draining bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.spent[id] = until
-	if len(t.spent) < t.sweep {
-		return
-	}
-	now := time.Now()
-	for id, until := range t.spent {
-		if now.After(until) {
-			delete(t.spent, id)
-		}
-	}
-	t.sweep = max(2*len(t.spent), minSweep)
-}
-
-// open says that f carries bytes from now on, and whether the node is draining.
-func (t *forwards) open(f *forwarding, cut func()) (draining bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	f.opened, f.cut = true, cut
+	f.id, f.opened, f.cut = bridge, true, cut
 	if t.over {
 		cut()
 	}

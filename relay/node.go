@@ -28,7 +28,7 @@ const (
 // nodeHandler serves peers, which have proven to be that. It asks nobody in turn.
 func (s *Server) nodeHandler() http.Handler {
 	mux := http.NewServeMux()
-	// The owner's log has the device's address, not the peer's.
+	// The owner's log has the device's or requester's address, not the peer's.
 	asDevice := func(h func(http.ResponseWriter, *http.Request, string)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			via := cmp.Or(r.Header.Get(cluster.HeaderNode), r.RemoteAddr)
@@ -38,6 +38,7 @@ func (s *Server) nodeHandler() http.Handler {
 	}
 	mux.HandleFunc(wire.PathAccept, asDevice(s.accept))
 	mux.HandleFunc(wire.PathReject, asDevice(s.reject))
+	mux.HandleFunc(wire.PathConnectSigned, asDevice(func(w http.ResponseWriter, r *http.Request, _ string) { s.connect(w, r, true) }))
 	mux.HandleFunc("POST "+pathLeave, s.left)
 	mux.HandleFunc("GET "+wire.PathBridges, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, s.listing())

@@ -231,7 +231,7 @@ func (s *Server) parseCanI(r *http.Request) (a aim, p *auth.Principal, err error
 	if a, err = parseAim(q); err != nil {
 		return a, nil, err
 	}
-	if p, err = s.authenticate(r, false); err != nil {
+	if p, err = s.authenticate(r, nil); err != nil {
 		return a, nil, err
 	}
 	return a, p, s.origin(r, false)

@@ -28,6 +28,7 @@ type Server struct {
 	instance token.ID // of this process; a restarted node is another one
 	table    *table
 	forwards *forwards
+	once     *usedIDs // tickets of signed URLs that this node made
 	limits   *limits
 	pending  *pending
 	origins  []origin
@@ -51,7 +52,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, public: public, instance: token.NewID(), table: newTable(cfg), forwards: newForwards(cfg.MaxBridges),
+		cfg: cfg, public: public, instance: token.NewID(), table: newTable(cfg), forwards: newForwards(cfg.MaxBridges), once: newUsedIDs(),
 		limits: newLimits(cfg), pending: newPending(cfg), calm: &calm.Log{To: cfg.Logger},
 	}
 	s.pending.evicted = s.evicted
@@ -162,7 +163,7 @@ func (s *Server) Handler() http.Handler {
 		case wire.PathConnect:
 			s.connect(w, r, false)
 		case wire.PathConnectSigned:
-			s.connect(w, r, true)
+			s.connectSigned(w, r)
 		case wire.PathCanI:
 			s.canI(w, r)
 		case wire.PathGetSignedURL:

@@ -20,6 +20,7 @@ import (
 const (
 	signedPurpose = "signed URL" // of the MAC
 	signedVersion = 1            // first byte of what is signed, and of the signature
+	onceVersion   = 2            // the same of a URL that works once
 	// expirationForm is what websocketbridge has in its URLs, .NET's round-trip form.
 	expirationForm = "2006-01-02T15:04:05.0000000Z"
 	expirationUnit = 100 * time.Nanosecond // of its last digit
@@ -31,6 +32,7 @@ type signedURL struct {
 	aim
 	expires   time.Time
 	principal string          // who asked for it
+	once      string          // its ticket, if it works once
 	asks      *auth.Principal // the same, while it is made
 	permit    policy.Decision // that they may
 }
@@ -85,7 +87,14 @@ func (s *Server) parseSigning(r *http.Request) (u signedURL, err error) {
 	if u.expires, err = parseExpiration(q); err != nil {
 		return u, err
 	}
-	p, err := s.authenticate(r, false)
+	once, err := single(q, wire.ParamOnce)
+	if err == nil && once != "" && once != "true" && once != "false" {
+		err = badRequest("%s can only be true or false", wire.ParamOnce)
+	}
+	if err != nil {
+		return u, err
+	}
+	p, err := s.authenticate(r, nil)
 	if err != nil {
 		return u, err
 	}
@@ -105,7 +114,10 @@ func (s *Server) parseSigning(r *http.Request) (u signedURL, err error) {
 	case p.Name == "" || len(p.Name) > maxPrincipal || !utf8.ValidString(p.Name):
 		return u, fmt.Errorf("sign a URL: the principal's name has %d bytes; 1 to %d of UTF-8 are allowed", len(p.Name), maxPrincipal)
 	}
-	return u, nil
+	if once == "true" {
+		u.once, err = s.newTicket(u.deviceID, u.expires)
+	}
+	return u, err
 }
 
 // parseExpiration takes RFC 3339 with any fraction, so also .NET's round-trip form.
@@ -131,7 +143,7 @@ func required(q url.Values, name string) (string, error) {
 
 // authenticateSigned says whose a signed URL is: of the principal that asked for it,
 // and good for what it was asked for.
-func (s *Server) authenticateSigned(r *http.Request) (*auth.Principal, error) {
+func (s *Server) authenticateSigned(r *http.Request, b *bridge) (*auth.Principal, error) {
 	if s.cfg.MaxSignedTTL == 0 {
 		return nil, errSignedOff
 	}
@@ -142,6 +154,11 @@ func (s *Server) authenticateSigned(r *http.Request) (*auth.Principal, error) {
 	u, err := openSigned(s.cfg.Keys, q, time.Now())
 	if err != nil {
 		return nil, err
+	}
+	if u.once != "" {
+		if err := s.takeTicket(b, u); err != nil {
+			return nil, err
+		}
 	}
 	return auth.Signed(u.principal, u.deviceID, u.targets(), u.expires), nil
 }
@@ -158,6 +175,9 @@ func openSigned(keys *token.Ring, q url.Values, now time.Time) (u signedURL, err
 	if u.principal, err = required(q, wire.ParamPrincipal); err != nil {
 		return u, err
 	}
+	if u.once, err = single(q, wire.ParamOnce); err != nil {
+		return u, err
+	}
 	text, err := required(q, wire.ParamSignature)
 	if err != nil {
 		return u, err
@@ -166,7 +186,7 @@ func openSigned(keys *token.Ring, q url.Values, now time.Time) (u signedURL, err
 	switch {
 	case err != nil || len(sig) != 1+token.MACSize || base64.RawURLEncoding.EncodeToString(sig) != text: // decoding skips line ends
 		return u, badRequest("%s is cut or changed", wire.ParamSignature)
-	case sig[0] != signedVersion:
+	case sig[0] != u.version():
 		return u, fmt.Errorf("%w: version %d", errSignature, sig[0])
 	case q.Get(wire.ParamExpirationUTC) != u.expires.Format(expirationForm):
 		return u, fmt.Errorf("%w: another form of %s", errSignature, wire.ParamExpirationUTC)
@@ -180,10 +200,21 @@ func openSigned(keys *token.Ring, q url.Values, now time.Time) (u signedURL, err
 	return u, nil
 }
 
+func (u signedURL) version() byte {
+	if u.once != "" {
+		return onceVersion
+	}
+	return signedVersion
+}
+
 // signed returns the bytes that the signature covers.
 func (u signedURL) signed() []byte {
-	b := []byte{signedVersion}
-	for _, field := range []string{u.deviceID, u.target, u.requestData, u.expires.Format(expirationForm), u.principal} {
+	b := []byte{u.version()}
+	fields := []string{u.deviceID, u.target, u.requestData, u.expires.Format(expirationForm), u.principal}
+	if u.once != "" {
+		fields = append(fields, u.once)
+	}
+	for _, field := range fields {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(field)))
 		b = append(b, field...)
 	}
@@ -192,13 +223,16 @@ func (u signedURL) signed() []byte {
 
 // query signs u and returns the query of its URL.
 func (u signedURL) query(keys *token.Ring) string {
-	sig := append([]byte{signedVersion}, keys.MAC(signedPurpose, u.signed())...)
+	sig := append([]byte{u.version()}, keys.MAC(signedPurpose, u.signed())...)
 	q := url.Values{
 		wire.ParamDeviceID: {u.deviceID}, wire.ParamExpirationUTC: {u.expires.Format(expirationForm)},
 		wire.ParamPrincipal: {u.principal}, wire.ParamSignature: {base64.RawURLEncoding.EncodeToString(sig)},
 	}
 	if u.target != "" {
 		q.Set(wire.ParamTarget, u.target)
+	}
+	if u.once != "" {
+		q.Set(wire.ParamOnce, u.once)
 	}
 	if u.requestData != "" {
 		q.Set(wire.ParamRequestData, u.requestData)

@@ -18,6 +18,9 @@ const (
 	// answerTimeout is for a peer to answer a request once it has proven itself; it
 	// asks nobody for that.
 	answerTimeout = 5 * time.Second
+	// longTimeout is for one that has to ask a hub and a device first: 60 s for the device
+	// at most, and 30 s for the hub.
+	longTimeout = 90 * time.Second
 	// maxAnswer is in bytes, of an answer's head and of its body: a list of ten thousand
 	// bridges has four megabytes.
 	maxAnswerHead = 64 << 10
@@ -42,6 +45,16 @@ type Answer struct {
 // dialled, and the error is ErrNotPeer, if addr is no peer's. The request's header and
 // body are sent as they are; what is left of its URL are path and query.
 func (n *Node) Ask(ctx context.Context, addr string, r *http.Request) (*Answer, error) {
+	return n.ask(ctx, addr, r, answerTimeout)
+}
+
+// AskLong is Ask for a question that a peer answers only when it has asked others, within
+// 90 s.
+func (n *Node) AskLong(ctx context.Context, addr string, r *http.Request) (*Answer, error) {
+	return n.ask(ctx, addr, r, longTimeout)
+}
+
+func (n *Node) ask(ctx context.Context, addr string, r *http.Request, patience time.Duration) (*Answer, error) {
 	dialCtx, cancel := context.WithTimeoutCause(ctx, n.cfg.DialTimeout, fmt.Errorf("no proof within %v", n.cfg.DialTimeout))
 	defer cancel()
 	if err := n.check(dialCtx, addr); err != nil {
@@ -51,7 +64,7 @@ func (n *Node) Ask(ctx context.Context, addr string, r *http.Request) (*Answer, 
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", addr, because(dialCtx, err))
 	}
-	sendCtx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("no answer within %v", answerTimeout))
+	sendCtx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v", patience))
 	defer cancel()
 	a, err := n.send(sendCtx, c, proof, r)
 	if err != nil {

@@ -48,6 +48,7 @@ const (
 	ParamUpgrade       = "upgrade"       // connect: UpgradeEarly, or absent
 	ParamExpirationUTC = "expirationUtc" // getSignedUrl, connectSigned: until when the URL works, RFC 3339; required
 	ParamPrincipal     = "principal"     // connectSigned: who asked for the URL
+	ParamOnce          = "once"          // getSignedUrl: "true": the URL works once; connectSigned: a sealed ticket for that
 	ParamSignature     = "signature"     // connectSigned: proves all parameters of connect and the two above; a secret
 	ParamBridgeToken   = "bridgeToken"   // accept, reject: the sealed token; a secret
 )
