@@ -8,7 +8,7 @@ const redacted = "[redacted]"
 // may. What is in front stays, so that one sees what was there.
 var secrets = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)((?:` + HeaderAPIKey + `|Authorization)"?:[ \[]?"?)[^\r\n"\]\\]+`),
-	regexp.MustCompile(`(?i)((?:^|[^A-Za-z0-9_]|%[0-9A-F]{2})(?:` + ParamBridgeToken + `|` + ParamSignature +
+	regexp.MustCompile(`(?i)((?:^|[^A-Za-z0-9_]|%[0-9A-F]{2})(?:` + ParamBridgeToken + `|` + ParamSignature + `|` + ParamOnce +
 		`|sig|SharedAccessKey|access_token|id_token|refresh_token|client_secret)(?:=|%3D))[^&\s"'<>;,\\]+`),
 	regexp.MustCompile(`(?i)(\b(?:Bearer|Basic) +)[A-Za-z0-9._~+/=-]+`),
 }

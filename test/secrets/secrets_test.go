@@ -29,6 +29,7 @@ import (
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
+	"websocketbridge/signaler"
 	"websocketbridge/signaler/sas"
 	"websocketbridge/test/testlog"
 )
@@ -148,13 +149,16 @@ func (s *scene) newNodes() {
 	s.keyFile = s.plant("ops.key", s.key+"\n")
 	s.apiKeys = s.plant("api-keys", line+" devices=pump-*,offline\n")
 	s.tokenKeys = s.plant("token-keys", s.newTokenKey("token key")+"\n")
+	signing := signaler.NewSigningKey()
+	s.secrets.add("key that signs signals", strings.TrimPrefix(signing.Reveal(), "ed25519-private:"))
+	signKey := s.plant("signal-key", signing.Reveal()+"\n")
 	s.hub = s.plant("hub-connection", read(t, s.path("hub/policies/service")))
 	_, publicPort, _ := net.SplitHostPort(s.public.addr)
 	signalers := [][]string{{"RELAY_SIGNALER=auto", "RELAY_HUB_HTTPS_ADDR=" + s.hubREST.addr}, {"RELAY_SIGNALER=c2d"}}
 	for i := range 2 {
 		s.nodes = append(s.nodes, s.launch(fmt.Sprintf("relay %d", i+1), append(signalers[i],
 			"RELAY_LISTEN="+s.nodeAddr[i], "RELAY_ADMIN_LISTEN="+s.admin[i], "RELAY_TLS_CERT="+certFile, "RELAY_TLS_KEY="+keyFile,
-			"RELAY_PUBLIC_URL=wss://localhost:"+publicPort, "RELAY_API_KEYS="+s.apiKeys, "RELAY_TOKEN_KEYS_FILE="+s.tokenKeys,
+			"RELAY_PUBLIC_URL=wss://localhost:"+publicPort, "RELAY_API_KEYS="+s.apiKeys, "RELAY_TOKEN_KEYS_FILE="+s.tokenKeys, "RELAY_SIGNAL_KEY_FILE="+signKey,
 			"RELAY_NODE_LISTEN="+s.peerAddr[i], "RELAY_PEERS="+strings.Join(s.peerAddr, ","), "RELAY_NODE_TLS=cert",
 			"RELAY_NODE_CERT="+nodeCert, "RELAY_NODE_KEY="+nodeKey, "RELAY_NODE_CA="+s.ca,
 			"RELAY_HUB_FEEDBACK=true", "RELAY_HUB_CONNECTION_STRING_FILE="+s.hub, "RELAY_HUB_CA_FILE="+s.ca,
@@ -168,6 +172,7 @@ func (s *scene) newNodes() {
 	s.agent = s.launch("deviceagent", []string{
 		"AGENT_HUB_CONNECTION_STRING_FILE=" + s.path("hub/devices/"+device), "AGENT_CA_FILE=" + s.ca, "AGENT_HUB_ADDR=" + s.agentHub.addr,
 		"AGENT_RELAY_HOSTS=localhost", "AGENT_TARGETS=default=echo:,echo,down=tcp:127.0.0.1:1", "AGENT_LOG_LEVEL=debug",
+		"AGENT_SIGNAL_KEYS=" + signing.Public().String(),
 	})
 	s.agent.says("listening for signals of the hub", 1)
 }
@@ -294,6 +299,20 @@ func (s *scene) signedURLs() {
 	s.secrets.add("signature of a URL", u.Query().Get(wire.ParamSignature))
 	if err := s.dial(signed); err != nil {
 		s.t.Errorf("signed URL: %v", err)
+	}
+	q.Set(wire.ParamOnce, "true")
+	_, once := s.ask("GET", "https://"+s.entrance.addr+wire.PathGetSignedURL+"?"+q.Encode(), s.key, "")
+	ticket, err := url.Parse(once)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.secrets.add("signature of a URL that works once", ticket.Query().Get(wire.ParamSignature))
+	s.secrets.add("ticket of a URL that works once", ticket.Query().Get(wire.ParamOnce))
+	if err := s.dial(once); err != nil {
+		s.t.Errorf("signed URL that works once: %v", err)
+	}
+	if err := s.dial(once); err == nil {
+		s.t.Error("a signed URL that works once worked twice")
 	}
 	for _, broken := range []string{
 		strings.Replace(signed, "deviceId="+device, "deviceId=other", 1), signed + "%zz", signed + "&signature=" + u.Query().Get(wire.ParamSignature),
