@@ -40,14 +40,14 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, via string) {
 		s.refuseDevice(w, r, http.MethodGet, b, err)
 		return
 	}
-	got := arrival{subprotocol: b.pick(ws.Offered(r)), via: via}
-	conn, err := ws.Upgrade(w, r, got.subprotocol, bridgeHeader(b))
-	if err != nil {
-		got.err = fmt.Errorf("%w: the connection of device %q broke as it was answered", errDialBack, b.deviceID)
-	} else {
-		got.leg = pump.NewLeg(conn)
+	got := arrival{
+		subprotocol: b.pick(ws.Offered(r)), via: via,
+		err: fmt.Errorf("%w: the connection of device %q broke as it was answered", errDialBack, b.deviceID),
 	}
-	b.arrived <- got // whoever serves the requester waits for it, whatever happens
+	defer func() { b.arrived <- got }() // whoever serves the requester waits for it, whatever happens
+	if conn, err := ws.Upgrade(w, r, got.subprotocol, bridgeHeader(b)); err == nil {
+		got.leg, got.err = pump.NewLeg(conn), nil
+	}
 }
 
 // reject serves /bridge/reject: a device that cannot answer its hub says no.
@@ -129,7 +129,7 @@ func (s *Server) find(c token.Claims) (*bridge, error) {
 
 // refuseDevice answers a device; allow is the method that path takes.
 func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow string, b *bridge, err error) {
-	err = s.limits.failed(s.from(r), err) // good tokens are taken however many bad ones came: they cannot be guessed
+	err = s.limits.failedToken(s.from(r), err)
 	p := problem(b, err)
 	if p.Code == wire.MethodNotAllowed {
 		w.Header().Set("Allow", allow)

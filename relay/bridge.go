@@ -41,6 +41,8 @@ type bridge struct {
 	offered   []string // subprotocols the device may pick from
 	granted   bool     // the principal may have it
 	recorded  bool     // the audit log has that it opens
+	opened    bool     // run has it; for the goroutine that serves the requester
+	charged   bool     // its address has been asked for this connect
 	ticket    token.ID // of a signed URL that works once
 	early     bool     // the requester's 101 is out, with offered[0] if there is one
 	created   time.Time

@@ -23,16 +23,20 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, signed bool) {
 	b, err := s.parseConnect(r)
 	b.signed = signed
 	defer func() { // whatever happened, room is kept by an open bridge only
-		if b.state.Load() != int32(open) {
-			s.table.remove(b)
+		if !b.opened {
+			s.letGo(b)
 			b.end(nil)
-			if !b.ticket.IsZero() {
-				s.once.giveBack(b.ticket)
-			}
 		}
 	}()
-	// An early requester is refused after its 101, so that is all it needs first.
+	// An early requester is refused after its 101, so that is all it needs first; but a
+	// refusal with a close frame takes seconds if the other end wants it to, so nobody
+	// gets there more often than an address may connect.
 	if b.early = b.early && ws.CheckUpgrade(r) == nil && s.origin(r, signed) == nil && !s.stopping(); b.early {
+		if limit := s.limits.mayConnect(b.from); limit != nil {
+			s.refuse(w, b, limit)
+			return
+		}
+		b.charged = true
 		s.connectEarly(w, r, b, err)
 		return
 	}
@@ -68,6 +72,11 @@ func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge,
 		return
 	}
 	leg := pump.NewLeg(conn)
+	defer func() {
+		if !b.opened { // it is closed, but for a panic
+			conn.Close()
+		}
+	}()
 	if err == nil {
 		err = s.admit(r, b)
 	}
@@ -236,8 +245,10 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 
 // authenticate says who asks, unless their address has asked too often.
 func (s *Server) authenticate(r *http.Request, b *bridge) (p *auth.Principal, err error) {
-	if err := s.limits.mayConnect(s.from(r)); err != nil {
-		return nil, err
+	if b == nil || !b.charged {
+		if err := s.limits.mayConnect(s.from(r)); err != nil {
+			return nil, err
+		}
 	}
 	if b != nil && b.signed {
 		p, err = s.authenticateSigned(r, b)
@@ -360,10 +371,20 @@ func bridgeHeader(b *bridge) http.Header {
 	return http.Header{wire.HeaderBridgeID: {b.id.String()}}
 }
 
+// letGo gives back what a bridge that does not open has taken: its room, and the use of a
+// URL that works once, which has not worked.
+func (s *Server) letGo(b *bridge) {
+	s.table.remove(b)
+	if !b.ticket.IsZero() {
+		s.once.giveBack(b.ticket)
+		b.ticket = token.ID{}
+	}
+}
+
 // refuse answers a requester that was not upgraded. It gives the room back first:
 // who has read the answer may try again at once.
 func (s *Server) refuse(w http.ResponseWriter, b *bridge, err error) {
-	s.table.remove(b)
+	s.letGo(b)
 	s.logRefused(b, err)
 	if errors.Is(err, errLeft) {
 		abort(w)
@@ -389,7 +410,7 @@ func abort(w http.ResponseWriter) {
 
 // refuseEarly closes a requester that was.
 func (s *Server) refuseEarly(leg *pump.Leg, b *bridge, err error) {
-	s.table.remove(b)
+	s.letGo(b)
 	s.logRefused(b, err)
 	p := problem(b, err)
 	code := p.Code.Row().Close

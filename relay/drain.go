@@ -62,7 +62,7 @@ func (s *Server) waitForAll() {
 }
 
 // stop ends what is left: bridges with a close frame, forwards by asking their owners
-// for one. It returns when no forward is left.
+// for one. It returns when no forward is left, and none can be added.
 func (s *Server) stop() {
 	s.table.drain(false)
 	s.cancel(&pump.Stop{Code: wire.Draining, Text: "the node stops; connect again"})
@@ -70,8 +70,8 @@ func (s *Server) stop() {
 	deadline := time.NewTimer(cluster.Linger)
 	defer deadline.Stop()
 	for {
-		n, ends := s.forwards.left()
-		if n == 0 {
+		closed, ends := s.forwards.closeEmpty()
+		if closed {
 			return
 		}
 		select {

@@ -111,3 +111,10 @@ func CloseReason(reject []byte) string {
 	}
 	return closeReason(problem(&bridge{aim: aim{deviceID: "d"}}, &signaler.RefusedError{Refusal: no}))
 }
+
+// AddForwardAfterStop is a request that comes between the last look and the closing of
+// the listeners.
+func (s *Server) AddForwardAfterStop() error {
+	s.stop()
+	return s.forwards.add(&forwarding{}, false)
+}

@@ -33,29 +33,34 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims,
 	began := time.Now()
 	ctx, cut := context.WithCancel(r.Context())
 	defer cut()
+	ticket := path == wire.PathConnectSigned // and no bridge's token
 	f := &forwarding{id: c.BridgeID, owner: c.Owner, cut: cut}
-	err := s.forwards.add(f)
+	kept := false
+	defer func() {
+		if !kept {
+			s.forwards.remove(f)
+		}
+	}()
+	err := s.forwards.add(f, ticket)
 	var a *cluster.Answer
 	if err == nil {
 		a, err = s.askOwner(ctx, w, r, c.Owner, path)
 	}
 	if err != nil {
-		s.forwards.remove(f)
 		s.refuseForward(w, r, c, path, err)
 		return
 	}
 	id := c.BridgeID
-	switch a.Status {
-	case http.StatusSwitchingProtocols, http.StatusNoContent, http.StatusGone: // it is used up
-		if path != wire.PathConnectSigned { // a ticket may be given back
-			s.forwards.spent.use(c.BridgeID, c.Expires)
-		}
-	}
-	if path == wire.PathConnectSigned { // the ticket is not the bridge
+	if ticket { // the bridge has another
 		id, _ = token.ParseID(a.Header.Get(wire.HeaderBridgeID))
 	}
+	switch a.Status {
+	case http.StatusSwitchingProtocols, http.StatusNoContent, http.StatusGone: // it is used up; a ticket may be given back
+		if soon := time.Now().Add(maxTokenLife); !ticket {
+			s.forwards.spent.use(c.BridgeID, earlier(c.Expires, soon))
+		}
+	}
 	if a.Status != http.StatusSwitchingProtocols {
-		s.forwards.remove(f)
 		s.cfg.Logger.Info("owner refused device", "path", r.URL.Path, "status", a.Status, "bridge", id.String(),
 			"device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 		copyAnswer(w, a)
@@ -64,7 +69,6 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims,
 	device, head, err := takeOver(w, a)
 	if err != nil {
 		a.Close()
-		s.forwards.remove(f)
 		s.refuseForward(w, r, c, path, fmt.Errorf("%w: answer the device: %w", errGone, err))
 		return
 	}
@@ -74,6 +78,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims,
 	if s.forwards.open(f, id, cutJoined) && s.cfg.Drain > 0 {
 		s.work.Go(func() { s.leave(c.Owner, []token.ID{id}, false) })
 	}
+	kept = true
 	s.work.Go(func() {
 		defer cutJoined()
 		defer s.forwards.remove(f)
@@ -120,7 +125,9 @@ func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Re
 
 func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.Claims, path string, err error) {
 	p := problem(nil, err)
-	p.BridgeID = c.BridgeID.String()
+	if path != wire.PathConnectSigned { // where nobody has made a bridge yet
+		p.BridgeID = c.BridgeID.String()
+	}
 	s.recordRefusedRequest(path, p.BridgeID, c.DeviceID, s.from(r), p)
 	s.tell(slog.LevelWarn, "forward failed", p.Code, err, "path", r.URL.Path, "reason", p.Code, "bridge", p.BridgeID, "device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 	writeProblem(w, p)
@@ -163,6 +170,16 @@ func takeOver(w http.ResponseWriter, a *cluster.Answer) (net.Conn, []byte, error
 	return conn, head, nil
 }
 
+// maxTokenLife is that of a bridge token: longer than the longest wait for a device.
+const maxTokenLife = MaxDialBack + tokenGrace
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // answerTimeout is for a device to take 300 bytes.
 const answerTimeout = 5 * time.Second
 
@@ -192,11 +209,11 @@ func newForwards(max int) *forwards {
 	return &forwards{max: max, all: make(map[*forwarding]struct{}), changed: make(chan struct{}), spent: newUsedIDs()}
 }
 
-// add makes room for f.
-func (t *forwards) add(f *forwarding) error {
+// add makes room for f. What is no bridge's token is not looked for among the spent ones.
+func (t *forwards) add(f *forwarding, ticket bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.spent.used(f.id) {
+	if !ticket && t.spent.used(f.id) {
 		return errGone
 	}
 	if t.over {
@@ -251,6 +268,16 @@ func (t *forwards) left() (int, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.all), t.changed
+}
+
+// closeEmpty ends the taking of forwards if there is none: in one step, or one that came
+// in between would keep the node from ending. Else it returns a channel closed at the
+// next change.
+func (t *forwards) closeEmpty() (closed bool, changed <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = t.over || len(t.all) == 0
+	return len(t.all) == 0, t.changed
 }
 
 // cutAll ends all without a word, and those that are about to open.

@@ -48,7 +48,9 @@ func (e *limitError) Unwrap() error { return errLimit }
 type limits struct {
 	trusts func(netip.Addr) bool
 
-	principals, devices, addresses, failures *rates
+	// Bad bridge tokens of an address are not counted with bad credentials: devices and
+	// requesters may share one, and the first must not shut the second out.
+	principals, devices, addresses, failures, badTokens *rates
 
 	mu          sync.Mutex // guards the two below
 	refused     map[string]uint64
@@ -59,7 +61,7 @@ type limits struct {
 func newLimits(c Config) *limits {
 	return &limits{
 		trusts: c.Trusts, principals: newRates(c.ConnectsPerPrincipal), devices: newRates(c.ConnectsPerDevice),
-		addresses: newRates(c.ConnectsPerAddress), failures: newRates(c.FailuresPerAddress),
+		addresses: newRates(c.ConnectsPerAddress), failures: newRates(c.FailuresPerAddress), badTokens: newRates(c.FailuresPerAddress),
 		refused: make(map[string]uint64), maxRequests: c.MaxRequests,
 	}
 }
@@ -119,7 +121,13 @@ func tooManyFailures(addr netip.Prefix, n int, wait time.Duration) error {
 
 // failed counts err if it is a credential that was not good, and returns what to say
 // instead where there were too many from that address.
-func (l *limits) failed(from string, err error) error {
+func (l *limits) failed(from string, err error) error { return l.fail(l.failures, from, err) }
+
+// failedToken is failed for a device's. Good tokens are taken however many bad ones came:
+// they cannot be guessed.
+func (l *limits) failedToken(from string, err error) error { return l.fail(l.badTokens, from, err) }
+
+func (l *limits) fail(kind *rates, from string, err error) error {
 	if !isAuthFailure(err) {
 		return err
 	}
@@ -127,7 +135,7 @@ func (l *limits) failed(from string, err error) error {
 	if !ok {
 		return err
 	}
-	if wait, n := l.failures.take(addr.String(), time.Now()); wait > 0 {
+	if wait, n := kind.take(addr.String(), time.Now()); wait > 0 {
 		return tooManyFailures(addr, n, wait)
 	}
 	return err

@@ -100,11 +100,22 @@ func (s *Server) takeTicket(b *bridge, u signedURL) error {
 
 // connectSigned serves /bridge/connectSigned.
 func (s *Server) connectSigned(w http.ResponseWriter, r *http.Request) {
-	if c, ok := s.ticketElsewhere(r); ok {
-		s.forward(w, r, c, wire.PathConnectSigned)
+	c, ok := s.ticketElsewhere(r)
+	if !ok {
+		s.connect(w, r, true)
 		return
 	}
-	s.connect(w, r, true)
+	err := s.limits.mayConnect(s.from(r))
+	if err == nil && (s.table.isDraining() || s.stopping()) { // a bridge that can move only once should not begin here
+		err = errDraining
+	}
+	if err != nil {
+		b, _ := s.parseConnect(r)
+		s.refuse(w, b, err)
+		b.end(nil)
+		return
+	}
+	s.forward(w, r, c, wire.PathConnectSigned)
 }
 
 // ticketElsewhere finds the node that has to know whether a URL was used. Whatever is

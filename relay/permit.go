@@ -114,6 +114,9 @@ func (s *Server) recheck(b *bridge) {
 	d, err := s.stillPermitted(b, time.Now())
 	if err == nil {
 		b.holdUntil(d.Until)
+		if b.live.Err() != nil { // since it was asked
+			b.lapse.Stop()
+		}
 		return
 	}
 	b.lapse.Stop()

@@ -68,6 +68,7 @@ const (
 	headerTimeout = 10 * time.Second // for the whole head of a request
 	bodyTimeout   = 10 * time.Second // for what follows it, which is a reject at most
 	idleTimeout   = 60 * time.Second // between requests on one connection
+	writeTimeout  = 2 * time.Minute  // from the head of a request to the end of its answer: a wait for a device, by way of another node
 	maxHeader     = 16 << 10         // bytes; a request URL holds a token and 2 KiB of request data
 	stopTimeout   = 10 * time.Second // for answers under way when the node stops
 )
@@ -108,6 +109,7 @@ func (s *Server) Run(ctx context.Context, on Listeners) error {
 			Handler:           l.Handler,
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
+			WriteTimeout:      writeTimeout,
 			MaxHeaderBytes:    maxHeader,
 			ErrorLog:          log.New(calmWriter{s.calm}, "", 0),
 		}
@@ -198,6 +200,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
+		if r.ContentLength != 0 { // what has not come by now is not waited for
+			http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+		}
 	})
 }
 
@@ -219,6 +224,7 @@ func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 		about = append(about, "rule", rule)
 	}
 	log.Info("bridge open", about...)
+	b.opened = true
 	s.work.Go(func() {
 		defer s.table.remove(b)
 		res := pump.Run(b.live, requester, got.leg, s.cfg.pump(b.permit.Caps))

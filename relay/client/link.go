@@ -103,7 +103,7 @@ func (l *Link) run(ctx context.Context) error {
 				l.notify(Event{Err: err})
 				return err
 			}
-		case !worked && !l.retry || permanent(err, worked):
+		case !worked && !l.retry || permanent(err, worked || l.retry):
 			l.notify(Event{Err: err})
 			return err
 		}
@@ -381,7 +381,10 @@ func (l *Link) open(ctx context.Context, target string) (*session.Stream, *Sessi
 		case ctx.Err() != nil, errors.As(err, &refused) && refused.Code != session.CodeGoingAway:
 			return nil, nil, err
 		case errors.As(err, &gone) && (gone.Code == session.CodeClosed || gone.Code == session.CodeProtocol):
-			<-s.Done() // any moment now
+			select {
+			case <-s.Done(): // any moment now
+			case <-ctx.Done(): // which the next round says
+			}
 		case refused != nil, gone != nil, errors.Is(err, session.ErrSpent), errors.Is(err, session.ErrGoingAway):
 			l.retire(s)
 		default:

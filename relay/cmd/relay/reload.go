@@ -119,7 +119,7 @@ func (w *watched) look(log *slog.Logger, asked bool) bool {
 			log.Info("what is in force is in the file again")
 		}
 		return back
-	case d == w.refused:
+	case d == w.refused && !asked:
 		fault = w.why
 	default:
 		inForce, err := w.apply(texts)
