@@ -38,6 +38,7 @@ func newRig(t *testing.T, targets []string, env ...string) *rig {
 	r.relay = startOurs(t, "relay", environ(append([]string{
 		"RELAY_LISTEN=" + public, "RELAY_PLAIN=true", "RELAY_ADMIN_LISTEN=" + admin,
 		"RELAY_API_KEYS=" + r.write("api-keys", hashed.stdout),
+		"RELAY_CONNECTS_PER_DEVICE=0", "RELAY_CONNECTS_PER_ADDRESS=0", "RELAY_CONNECTS_PER_PRINCIPAL=0", "RELAY_MAX_PER_DEVICE=0", // one of each is everybody here
 		"RELAY_SIGNALER=fake", "RELAY_FAKE_LISTEN=" + hub,
 		"RELAY_PING=100ms", // other makers' clients get one in the middle of everything
 		"RELAY_DRAIN=1s", "RELAY_LOG_FORMAT=json", "RELAY_LOG_LEVEL=debug",

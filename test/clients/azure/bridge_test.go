@@ -28,6 +28,7 @@ func startRelay(t *testing.T, h *hub, signaler string, env ...string) string {
 	public, admin := freeAddr(t), freeAddr(t)
 	env = append(env,
 		"RELAY_LISTEN="+public, "RELAY_PLAIN=true", "RELAY_ADMIN_LISTEN="+admin, "RELAY_AUTH=none",
+		"RELAY_CONNECTS_PER_DEVICE=0", "RELAY_CONNECTS_PER_ADDRESS=0", "RELAY_CONNECTS_PER_PRINCIPAL=0", "RELAY_MAX_PER_DEVICE=0", // one of each is everybody here
 		"RELAY_SIGNALER="+signaler, "RELAY_HUB_CONNECTION_STRING="+h.ServiceConnectionString("service"), "RELAY_HUB_CA_FILE="+h.caFile,
 		"RELAY_DRAIN=1s", "RELAY_LOG_FORMAT=json", "RELAY_LOG_LEVEL=debug",
 	)
