@@ -2,13 +2,11 @@ package auth_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -484,136 +482,4 @@ func TestOIDCConfigFaults(t *testing.T) {
 			t.Errorf("%v lacks %q", err, want)
 		}
 	}
-}
-
-// TestAny: a bearer goes to those whose kind it is, and whoever says no has the last word.
-func TestAny(t *testing.T) {
-	p := authtest.New(entraIssuer)
-	o := newOIDC(t, p, nil)
-	keys := golden(t)
-	good, expired := p.Sign(with()), p.Sign(with("exp", 1))
-	const a, x = "Authorization", "X-Api-Key"
-	for name, tt := range map[string]struct {
-		headers []string
-		want    string
-		err     error
-	}{
-		"token":                     {[]string{a, "Bearer " + good}, "oidc:ada@example.com", nil},
-		"token, lower case":         {[]string{a, "bearer  " + good}, "oidc:ada@example.com", nil},
-		"API key":                   {[]string{x, opsKey}, "ops", nil},
-		"API key as Bearer":         {[]string{a, "Bearer " + opsKey}, "ops", nil},
-		"none":                      {nil, "", auth.ErrNoCredentials},
-		"expired token":             {[]string{a, "Bearer " + expired}, "", auth.ErrExpired},
-		"expired token, good key":   {[]string{a, "Bearer " + expired, x, opsKey}, "", auth.ErrBadCredentials},
-		"good token, good key":      {[]string{a, "Bearer " + good, x, opsKey}, "", auth.ErrBadCredentials},
-		"good token, wrong key":     {[]string{a, "Bearer " + good, x, wrongKey}, "", auth.ErrBadCredentials},
-		"two tokens":                {[]string{a, "Bearer " + good, a, "Bearer " + expired}, "", auth.ErrBadCredentials},
-		"the same token twice":      {[]string{a, "Bearer " + good, a, "Bearer " + good}, "oidc:ada@example.com", nil},
-		"token as X-Api-Key":        {[]string{x, good}, "", auth.ErrBadCredentials},
-		"token as Basic":            {[]string{a, "Basic " + good}, "", auth.ErrNoCredentials},
-		"wrong key":                 {[]string{x, wrongKey}, "", auth.ErrBadCredentials},
-		"garbage with dots":         {[]string{a, "Bearer a.b.c"}, "", auth.ErrBadCredentials},
-		"token with something more": {[]string{a, "Bearer " + good + " x"}, "", auth.ErrBadCredentials},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := auth.Any(o, keys).Authenticate(request(tt.headers...))
-			if !errors.Is(err, tt.err) || (got == nil) != (err != nil) || got != nil && got.Name != tt.want {
-				t.Errorf("%v, %v; want %q, %v", got, err, tt.want, tt.err)
-			}
-		})
-	}
-	if _, err := auth.Any().Authenticate(request(x, opsKey)); !errors.Is(err, auth.ErrNoCredentials) {
-		t.Error(err)
-	}
-}
-
-// renewing says that principals of one name are gone.
-type renewing struct {
-	auth.Authenticator
-	gone string
-}
-
-func (r renewing) Renew(p *auth.Principal) (*auth.Principal, error) {
-	if p.Name == r.gone {
-		return nil, auth.ErrBadCredentials
-	}
-	return &auth.Principal{Name: p.Name + "+"}, nil
-}
-
-// TestAnyRenews: whoever can say what became of a principal is asked, wherever it stands.
-func TestAnyRenews(t *testing.T) {
-	c, ok := auth.Any(auth.AllowAll{}, renewing{gone: "a"}, auth.Certs{}, renewing{gone: "b+"}).(interface {
-		Renew(*auth.Principal) (*auth.Principal, error)
-	})
-	if !ok {
-		t.Fatal("a chain does not renew")
-	}
-	for name, want := range map[string]string{"a": "", "b": "", "c": "c++"} {
-		p, err := c.Renew(&auth.Principal{Name: name})
-		if (p == nil) != (want == "") || (err == nil) == (want == "") || p != nil && p.Name != want {
-			t.Errorf("%s: %v, %v", name, p, err)
-		}
-	}
-}
-
-// FuzzBearer: whatever comes, a token that nobody signed makes no principal, no error
-// quotes it, and a good API key works beside an identity provider.
-func FuzzBearer(f *testing.F) {
-	p := authtest.New(entraIssuer)
-	o := newOIDC(f, p, nil)
-	keys := golden(f)
-	both := auth.Any(o, keys)
-	good := p.Sign(with())
-	if _, err := o.Authenticate(bearer(good)); err != nil {
-		f.Fatal(err)
-	}
-	for _, s := range []string{
-		"Bearer " + opsKey, "Bearer " + unsigned(`{"alg":"none"}`, with(), ""), "Bearer " + unsigned(`{"alg":"ES256","kid":"key-1"}`, with(), strings.Repeat("x", 64)),
-		"bearer eyJ.e30.", "Bearer ", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.AAAA", "Basic eyJ.a.b", "Bearer ..", `Bearer {"payload":"e30","signatures":[]}`,
-		"Bearer " + cutSignature(good), "Bearer eyJhbGciOiJFUzI1NiIsImtpZCI6ImtleS0xIiwiYjY0IjpmYWxzZSwiY3JpdCI6WyJiNjQiXX0.e30.AAAA",
-	} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, value string) {
-		r := request("Authorization", value)
-		got, err := both.Authenticate(r)
-		if got != nil && got.Method != auth.MethodAPIKey {
-			t.Fatalf("%q is %v", value, got)
-		}
-		if (got == nil) == (err == nil) {
-			t.Fatalf("%v, %v", got, err)
-		}
-		if _, token, ok := strings.Cut(value, " "); ok && len(token) > 40 && err != nil && strings.Contains(err.Error(), token) {
-			t.Fatalf("the error quotes %q: %v", token, err)
-		}
-		if _, oerr := o.Authenticate(r); errors.Is(oerr, auth.ErrNoCredentials) {
-			alone, kerr := keys.Authenticate(r)
-			if (alone == nil) != (got == nil) || fmt.Sprint(kerr) != fmt.Sprint(err) {
-				t.Fatalf("keys alone: %v, %v; with OIDC: %v, %v", alone, kerr, got, err)
-			}
-		}
-	})
-}
-
-// FuzzClaims: claims that the issuer did sign, whatever they are, end in a principal with a
-// name that can be shown, or in an error.
-func FuzzClaims(f *testing.F) {
-	p := authtest.New(entraIssuer)
-	o := newOIDC(f, p, nil)
-	for _, s := range []string{`"a"`, `["a",1]`, `{"a":{}}`, `null`, `1e400`, `"\u0000"`, `-0`, `"app:x"`} {
-		f.Add(s, s)
-	}
-	f.Fuzz(func(t *testing.T, name, exp string) {
-		claims := with("preferred_username", json.RawMessage(name), "exp", json.RawMessage(exp), "nonce", rand.Text())
-		if _, err := json.Marshal(claims); err != nil {
-			return
-		}
-		got, err := o.Authenticate(bearer(p.Sign(claims)))
-		if (got == nil) == (err == nil) {
-			t.Fatalf("%v, %v", got, err)
-		}
-		if got != nil && (!strings.HasPrefix(got.Name, "oidc:") || len(got.Name) > 210 || strings.ContainsAny(got.Name, "\x00\n\r\x1b")) {
-			t.Fatalf("name %q", got.Name)
-		}
-	})
 }
