@@ -61,7 +61,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims,
 		}
 	}
 	if a.Status != http.StatusSwitchingProtocols {
-		s.cfg.Logger.Info("owner refused device", "path", r.URL.Path, "status", a.Status, "bridge", id.String(),
+		s.cfg.Logger.Info("owner refused", "path", r.URL.Path, "status", a.Status, "bridge", id.String(),
 			"device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 		copyAnswer(w, a)
 		return

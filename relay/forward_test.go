@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -228,6 +230,37 @@ func TestRejectElsewhere(t *testing.T) {
 		p := wantStatus(t, (<-done).err, http.StatusConflict, wire.DeviceRefused)
 		if p.DeviceCode != "busy" || !strings.Contains(p.Detail, "not now") {
 			t.Errorf("got %+v", p)
+		}
+	})
+}
+
+// The owner counts and logs who the device is, not the node or the proxy in between; and
+// what a stranger says of itself is not passed on as true.
+func TestForwardSaysWho(t *testing.T) {
+	inCity(t, 3, func(_ int, c *relay.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, func(c *city) {
+		done := c.nodes[0].connecting(context.Background(), "deviceId=pump-7")
+		s := <-c.nodes[0].signals
+		if status := c.nodes[1].reject(s, `{"code":"busy"}`); status != http.StatusNoContent {
+			t.Fatalf("reject: %d", status)
+		}
+		<-done
+		q := s.RejectURL[strings.Index(s.RejectURL, "?"):]
+		for peer, want := range map[string]string{"192.0.2.1:4711": "from=203.0.113.9 ", "198.51.100.7:4711": "from=198.51.100.7 "} {
+			c.nodes[2].end()
+			c.start(2) // which has not seen this token yet
+			r := httptest.NewRequest(http.MethodPost, "/front"+wire.PathReject+q, strings.NewReader(`{"code":"busy"}`))
+			r.RemoteAddr = peer
+			r.Header.Set("X-Forwarded-For", "203.0.113.9")
+			r.Header.Set("Bridge-From", "203.0.113.66") // is for nodes to say
+			w := httptest.NewRecorder()
+			c.nodes[2].srv.Handler().ServeHTTP(w, r)
+			if w.Code != http.StatusGone {
+				t.Errorf("%s: %d", peer, w.Code)
+			}
+			wantLog(t, c.nodes[0], want)
+		}
+		if log := c.nodes[0].log.String(); strings.Contains(log, "203.0.113.66") {
+			t.Errorf("a stranger's word is believed:\n%s", log)
 		}
 	})
 }

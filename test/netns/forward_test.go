@@ -16,7 +16,7 @@ func TestForward(t *testing.T) {
 					w.call(owner, "pump-1", "a").hangsUp()
 				}
 			}
-			// Without TLS the kernel moves the bytes. Its pipes are used again.
+			// A forward has its two sockets and nothing else, pipes neither.
 			w.acceptsAt(w.nodes[1])
 			w.call(w.nodes[0], "pump-1", "a").hangsUp()
 			w.clean()

@@ -98,7 +98,7 @@ func socketInodes(t *testing.T, p *process) (all []string) {
 type descriptors struct {
 	bridges []socket // connections of requesters, devices and peers
 	others  int      // neither those, nor to the hub, nor of the admin listener, nor pipes
-	pipes   int      // ends; Go keeps some for the next splice
+	pipes   int      // ends
 }
 
 func (n *node) descriptors() (d descriptors) {
