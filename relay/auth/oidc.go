@@ -188,7 +188,7 @@ func isJWT(s string) bool {
 		return false
 	}
 	b, err := base64.RawURLEncoding.DecodeString(head[:4])
-	return err == nil && b[0] == '{'
+	return err == nil && len(b) > 0 && b[0] == '{' // none are left of four line breaks, which base64 skips
 }
 
 func bad(format string, args ...any) error {

@@ -27,6 +27,7 @@ func FuzzBearer(f *testing.F) {
 		"Bearer " + opsKey, "Bearer " + unsigned(`{"alg":"none"}`, with(), ""), "Bearer " + unsigned(`{"alg":"ES256","kid":"key-1"}`, with(), strings.Repeat("x", 64)),
 		"bearer eyJ.e30.", "Bearer ", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.AAAA", "Basic eyJ.a.b", "Bearer ..", `Bearer {"payload":"e30","signatures":[]}`,
 		"Bearer " + cutSignature(good), "Bearer eyJhbGciOiJFUzI1NiIsImtpZCI6ImtleS0xIiwiYjY0IjpmYWxzZSwiY3JpdCI6WyJiNjQiXX0.e30.AAAA",
+		"Bearer \n\n\n\n..",
 	} {
 		f.Add(s)
 	}
