@@ -2,14 +2,17 @@ package relay
 
 import (
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 )
 
 // AdminHandler serves the admin listener. It has no authentication: bind it to
-// loopback or to a network of your own.
+// loopback or to a network of your own. On loopback it answers to addresses and
+// localhost only, or a web page whose name leads there could use it from a browser.
 func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, status int, text string) {
@@ -52,5 +55,11 @@ func (s *Server) AdminHandler() http.Handler {
 		s.cfg.Logger.Info("bridge killed", "bridge", id.String(), "from", r.RemoteAddr)
 		w.WriteHeader(http.StatusNoContent)
 	})
-	return s.guard(mux)
+	return s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() && !isAddress(r.Host) {
+			answer(w, http.StatusMisdirectedRequest, "this listener is on loopback, and answers to its address and to localhost, not to the host "+strconv.Quote(clean(r.Host, 100)))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 }

@@ -338,8 +338,15 @@ func (s *Server) awaitError(ctx context.Context) error {
 	}
 }
 
-// signal makes the token and hands the signal over.
-func (s *Server) signal(ctx context.Context, b *bridge) error {
+// signal makes the token and hands the signal over. A signaler that panics costs one
+// bridge, not the node.
+func (s *Server) signal(ctx context.Context, b *bridge) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p, "bridge", b.id.String())
+			err = errors.New("the signaler panicked")
+		}
+	}()
 	expires := b.created.Add(s.cfg.DialBack + tokenGrace)
 	tok, err := s.cfg.Keys.Seal(token.Claims{
 		Owner: s.address(), Instance: s.instance, BridgeID: b.id, DeviceID: b.deviceID, Expires: expires,

@@ -153,21 +153,26 @@ func TestNoAnswerIsNotTaken(t *testing.T) {
 
 // A panic in a part of the host's is logged, answered and costs no room.
 func TestPanic(t *testing.T) {
-	inBubble(t, func(c *relay.Config) {
-		c.MaxWaiting = 1
-		c.Auth = authFunc(func(r *http.Request) (*auth.Principal, error) {
-			if r.Header.Get("X-Api-Key") == "" {
-				panic("the host's authenticator")
-			}
-			return auth.AllowAll{}.Authenticate(r)
+	for name, change := range map[string]func(*relay.Config){
+		"the host's authenticator": func(c *relay.Config) {
+			c.Auth = authFunc(func(*http.Request) (*auth.Principal, error) { panic("the host's authenticator") })
+		},
+		"the host's signaler": func(c *relay.Config) {
+			c.Signaler = signalFunc(func(context.Context, *signaler.Signal) error { panic("the host's signaler") })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(c *relay.Config) { change(c); c.MaxWaiting = 1 }, func(n *node) {
+				for range 2 {
+					_, err := n.connect(context.Background(), "deviceId=d")
+					wantStatus(t, err, http.StatusInternalServerError, wire.Internal)
+				}
+				if log := n.log.String(); !strings.Contains(log, name) || !strings.Contains(log, "guard_test.go") {
+					t.Errorf("log:\n%s", log)
+				}
+			})
 		})
-	}, func(n *node) {
-		_, err := n.connect(context.Background(), "deviceId=d")
-		wantStatus(t, err, http.StatusInternalServerError, wire.Internal)
-		if log := n.log.String(); !strings.Contains(log, "the host's authenticator") || !strings.Contains(log, "guard_test.go") {
-			t.Errorf("log:\n%s", log)
-		}
-	})
+	}
 }
 
 // Each of several targets has to be allowed.

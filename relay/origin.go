@@ -3,7 +3,9 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -62,9 +64,9 @@ func (o origin) matches(page origin) bool {
 }
 
 // origin keeps web pages of other sites from using a browser's credentials
-// (RFC 6455 section 10.2). Only browsers send the header. Behind a proxy that
-// changes Host, the public URL is what the page's address looks like, or the host
-// that the proxy passes on; pages elsewhere are welcome if Config.Origins says so.
+// (RFC 6455 section 10.2). Only browsers send the header. A page of the relay's own has
+// the host of the public URL, or that which a trusted proxy passes on, or an address of
+// the relay; pages elsewhere are welcome if Config.Origins says so.
 //
 // A signed URL is welcome from any page: the page itself has to know it, nothing that
 // the browser would add on its own counts, and to be used by pages is its purpose.
@@ -83,10 +85,28 @@ func (s *Server) origin(r *http.Request, signed bool) error {
 	return fmt.Errorf("%w, %s://%s; whoever runs the relay can allow it with RELAY_ORIGINS", errOrigin, page.scheme, clean(page.host, 100))
 }
 
+// ownHost says whether page is of the relay's own host. What Host says counts for nothing
+// if it is a name: anybody's can be made to mean this machine once their page is loaded
+// (DNS rebinding), and the browser sends it as the page's host, too.
 func (s *Server) ownHost(r *http.Request, page origin) bool {
-	return slices.ContainsFunc(append(s.forwardedHosts(r), r.Host, s.public.Host), func(host string) bool {
+	own := append(s.forwardedHosts(r), s.public.Host)
+	if isAddress(r.Host) {
+		own = append(own, r.Host)
+	}
+	return slices.ContainsFunc(own, func(host string) bool {
 		return host != "" && withoutPort(page.scheme, strings.ToLower(host)) == page.host
 	})
+}
+
+// isAddress says whether host, with a port or without, is no name that somebody else
+// could say where it leads to: an IP address, or localhost (RFC 6761 section 6.3).
+func isAddress(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	_, err := netip.ParseAddr(host)
+	return err == nil || strings.EqualFold(host, "localhost")
 }
 
 // shareWith lets a page of an allowed origin read the answer, whatever it is. What the

@@ -1,6 +1,9 @@
 package relay_test
 
 import (
+	"context"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -51,6 +54,11 @@ func TestCrossOrigin(t *testing.T) {
 			{"asks", "OPTIONS", "getSignedUrl?deviceId=d", "https://app.example.org", "", 204, true},
 			{"asks, of another site", "OPTIONS", "getSignedUrl?deviceId=d", "https://evil.example", "", 403, false},
 			{"asks, of our own", "OPTIONS", "getSignedUrl?deviceId=d", "http://relay.test", "", 204, true},
+			{"asks, of a name that leads here", "OPTIONS", "getSignedUrl?deviceId=d", "http://rebound.example", "", 403, false},
+			{"asks, of our address", "OPTIONS", "getSignedUrl?deviceId=d", "http://127.0.0.1:8080", "", 204, true},
+			{"asks, of our IPv6 address", "OPTIONS", "getSignedUrl?deviceId=d", "http://[::1]", "", 204, true},
+			{"asks, of localhost", "OPTIONS", "getSignedUrl?deviceId=d", "http://localhost:8080", "", 204, true},
+			{"asks, of another port", "OPTIONS", "getSignedUrl?deviceId=d", "http://127.0.0.1:9999", "", 403, false},
 			{"asks, no page", "OPTIONS", "getSignedUrl?deviceId=d", "", "", 204, false},
 			{"asks, no origin", "OPTIONS", "getSignedUrl?deviceId=d", "null", "", 403, false},
 			{"fetches", "GET", "getSignedUrl?deviceId=d&expirationUtc=" + expires, "https://app.example.org", "ops", 200, true},
@@ -66,6 +74,12 @@ func TestCrossOrigin(t *testing.T) {
 			t.Run(tt.name, func(t *testing.T) {
 				r := httptest.NewRequest(tt.method, "http://relay.test/bridge/"+tt.path, nil)
 				r.RemoteAddr = "192.0.2.1:1"
+				switch tt.origin { // the host that the browser asked
+				case "http://rebound.example", "http://127.0.0.1:8080", "http://[::1]", "http://localhost:8080":
+					r.Host = strings.TrimPrefix(tt.origin, "http://")
+				case "http://127.0.0.1:9999":
+					r.Host = "127.0.0.1:8080"
+				}
 				for name, value := range map[string]string{"Origin": tt.origin, wire.HeaderAPIKey: tt.key, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-Websocket-Version": "13", "Sec-Websocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="} {
 					if value != "" {
 						r.Header.Set(name, value)
@@ -110,4 +124,29 @@ func TestOriginSettings(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `Origins: "*" is no origin`) || strings.Contains(err.Error(), "good") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A page may have a name that leads to loopback.
+func TestAdminHost(t *testing.T) {
+	inBubble(t, nil, func(n *node) {
+		loopback, lan := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1)}
+		for _, tt := range []struct {
+			on     net.Addr
+			host   string
+			status int
+		}{
+			{loopback, "127.0.0.1:9090", 200}, {loopback, "localhost:9090", 200}, {loopback, "LOCALHOST", 200}, {loopback, "[::1]:9090", 200}, {loopback, "127.0.0.1", 200},
+			{loopback, "evil.example:9090", 421}, {loopback, "127.0.0.1.evil.example", 421}, {loopback, "", 421}, {loopback, "localhost.evil.example", 421},
+			{lan, "relay-admin.monitoring.svc:9090", 200},
+		} {
+			r := httptest.NewRequest("GET", wire.PathBridges, nil)
+			r.Host = tt.host
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, tt.on))
+			w := httptest.NewRecorder()
+			n.srv.AdminHandler().ServeHTTP(w, r)
+			if w.Code != tt.status {
+				t.Errorf("host %q on %v: %d, want %d: %s", tt.host, tt.on, w.Code, tt.status, w.Body)
+			}
+		}
+	})
 }

@@ -189,7 +189,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h := w.Header()
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				s.calm.Log(slog.LevelError, "panic", "panic", "path", clean(r.URL.Path, maxLogged), "panic", wire.Redact(fmt.Sprint(p)), "stack", string(debug.Stack()))
+				s.panicked(p, "path", clean(r.URL.Path, maxLogged))
 				writeProblem(w, wire.NewProblem(wire.Internal, "", ""))
 			}
 		}()
@@ -204,6 +204,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
 		}
 	})
+}
+
+// panicked is called with what recover returned; about says where it was.
+func (s *Server) panicked(p any, about ...any) {
+	s.calm.Log(slog.LevelError, "panic", "panic", append(about, "panic", wire.Redact(fmt.Sprint(p)), "stack", string(debug.Stack()))...)
 }
 
 // run pumps between both ends until the bridge ends. It returns at once, so that

@@ -64,7 +64,7 @@ func (s *Source) dial(ctx context.Context, publish func()) (*wire, error) {
 func (c Config) tlsConfig() *tls.Config {
 	t := c.TLS.Clone()
 	if t == nil {
-		t = &tls.Config{}
+		t = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	if t.ServerName == "" {
 		t.ServerName = c.server()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const headerAPIKey = "X-Api-Key" // wire.HeaderAPIKey; this package imports nothing of ours
+const headerAPIKey = "X-Api-Key" // #nosec G101 -- a name: wire.HeaderAPIKey; this package imports nothing of ours
 
 // Keys authenticates by API keys. Its methods may be called concurrently.
 // The zero Keys knows none.

@@ -59,7 +59,7 @@ const UpgradeEarly = "early"
 
 // Headers.
 const (
-	HeaderAPIKey   = "X-Api-Key" // as in websocketbridge; Authorization: Bearer works as well
+	HeaderAPIKey   = "X-Api-Key" // #nosec G101 -- a name; as in websocketbridge; Authorization: Bearer works as well
 	HeaderBridgeID = "Bridge-Id" // in every answer that belongs to a bridge
 )
 

@@ -162,7 +162,7 @@ func (s *Signaler) configure() error {
 		c.Proxy = http.ProxyFromEnvironment
 	}
 	if s.tls = c.TLS.Clone(); s.tls == nil {
-		s.tls = &tls.Config{}
+		s.tls = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	s.tls.NextProtos = nil // a shared Config may offer HTTP/2
 	if s.tls.ServerName == "" {

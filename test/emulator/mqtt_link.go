@@ -149,9 +149,9 @@ func (l *mqttLink) listen() {
 	l.mu.Lock()
 	l.messages, l.methodQoS = to, methodQoS
 	l.mu.Unlock()
-	for what := range listens {
-		if now[what] != l.heard[what] {
-			l.at.listen(what, now[what])
+	for what, does := range now {
+		if does != l.heard[what] {
+			l.at.listen(Listen(what), does)
 		}
 	}
 	l.heard = now

@@ -77,7 +77,7 @@ func (d *demo) makeHub(start starter) (*aHub, error) {
 		return nil, err
 	}
 	start("hub", e.Run)
-	trust := &tls.Config{RootCAs: e.RootCAs()}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: e.RootCAs()}
 
 	// The device has its own key, and MQTT.
 	cs, err := e.DeviceConnectionString(device)

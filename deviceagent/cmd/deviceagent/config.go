@@ -103,7 +103,7 @@ func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (deviceagen
 	cfg := deviceagent.Config{
 		DeviceID: c.DeviceID, Source: source, RelayHosts: c.RelayHosts, AllowPlain: c.AllowPlain, Targets: targets,
 		MaxBridges: c.MaxBridges, MaxStreams: c.MaxStreams, DialTimeout: c.DialTimeout,
-		Dialer: ws.Dialer{TLS: &tls.Config{RootCAs: roots}}, Logger: log,
+		Dialer: ws.Dialer{TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}, Logger: log,
 	}
 	c.owner(&cfg, bad)
 	c.check(cfg, bad)

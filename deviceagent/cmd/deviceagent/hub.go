@@ -56,7 +56,7 @@ func (c *config) hubSource(roots *x509.CertPool, log *slog.Logger, bad complain)
 	}
 	c.DeviceID, c.ModuleID = cfg.DeviceID, cfg.ModuleID
 	cfg.WebSocket, cfg.KeepAlive, cfg.TokenLife = c.Hub.WebSocket, c.Hub.KeepAlive, c.Hub.TokenLife
-	cfg.TLS, cfg.Logger = &tls.Config{RootCAs: roots}, log
+	cfg.TLS, cfg.Logger = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, log
 	if c.Hub.Addr != "" {
 		cfg.Addr = c.Hub.Addr
 	}

@@ -68,7 +68,7 @@ func (s *settings) load() error {
 	if err != nil {
 		return usageError{err}
 	}
-	s.client.Dialer = ws.Dialer{TLS: &tls.Config{RootCAs: roots}}
+	s.client.Dialer = ws.Dialer{TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}
 	s.login = loginSettings{e.OIDCIssuer, e.OIDCClientID, e.OIDCScopes}
 	s.issuer = issuerClient(roots)
 	if s.client.APIKey == "" {
