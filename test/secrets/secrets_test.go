@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"websocketbridge/relay/auth"
+	"websocketbridge/relay/auth/authtest"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
@@ -53,6 +54,7 @@ type scene struct {
 	agent, emulator                   *process
 	trust                             *tls.Config
 	answers                           testlog.Buffer
+	idp                               *authtest.Provider
 }
 
 func (s *scene) path(name string) string { return filepath.Join(s.dir, name) }
@@ -156,7 +158,8 @@ func (s *scene) newNodes() {
 	signalers := [][]string{{"RELAY_SIGNALER=auto", "RELAY_HUB_HTTPS_ADDR=" + s.hubREST.addr}, {"RELAY_SIGNALER=c2d"}}
 	for i := range 2 {
 		s.nodes = append(s.nodes, s.launch(fmt.Sprintf("relay %d", i+1), append(signalers[i],
-			"RELAY_LISTEN="+s.nodeAddr[i], "RELAY_ADMIN_LISTEN="+s.admin[i], "RELAY_TLS_CERT="+certFile, "RELAY_TLS_KEY="+keyFile,
+			"RELAY_LISTEN="+s.nodeAddr[i], "RELAY_AUTH=keys,oidc", "RELAY_OIDC_ISSUER="+s.idp.Issuer, "RELAY_OIDC_AUDIENCE=api://bridge",
+			"RELAY_ADMIN_LISTEN="+s.admin[i], "RELAY_TLS_CERT="+certFile, "RELAY_TLS_KEY="+keyFile,
 			"RELAY_PUBLIC_URL=wss://localhost:"+publicPort, "RELAY_API_KEYS="+s.apiKeys, "RELAY_TOKEN_KEYS_FILE="+s.tokenKeys, "RELAY_SIGNAL_KEY_FILE="+signKey,
 			"RELAY_NODE_LISTEN="+s.peerAddr[i], "RELAY_PEERS="+strings.Join(s.peerAddr, ","), "RELAY_NODE_TLS=cert",
 			"RELAY_NODE_CERT="+nodeCert, "RELAY_NODE_KEY="+nodeKey, "RELAY_NODE_CA="+s.ca,
@@ -187,9 +190,11 @@ func (s *scene) bridge(name, keyFile string, at *tap, args ...string) *process {
 func TestNoSecretIsTold(t *testing.T) {
 	s := &scene{t: t, dir: t.TempDir(), secrets: newSieve(), planted: map[string]bool{}, said: map[string]func() string{}}
 	s.said["answers"] = s.answers.String
+	s.newProvider()
 	s.newNodes()
 	tunnel := s.bridges()
 	s.signedURLs()
+	s.signIn()
 	s.refusals()
 	s.rotations()
 	s.kill()
