@@ -50,7 +50,8 @@ var imports = map[string][]string{
 	"deviceagent":         {"relay/session", "relay/wire", "relay/ws", "signaler"},
 	"deviceagent/hub":     {"relay/ws", "signaler", "signaler/sas"},
 	"deviceagent/lent":    {"signaler"},
-	"deviceagent/handoff": {"signaler"},
+	"deviceagent/handoff": {"deviceagent/socket", "signaler"},
+	"deviceagent/socket":  {},
 	"deviceagent/cmd/deviceagent": {
 		"deviceagent", "deviceagent/handoff", "deviceagent/hub", "relay/settings", "relay/ws", "signaler", "signaler/fake", "signaler/sas",
 	},
