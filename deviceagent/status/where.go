@@ -22,8 +22,8 @@ func Check(address string) error {
 		return nil
 	case isAbstract(address) && runtime.GOOS != "linux":
 		return fmt.Errorf("%q: sockets without a file are there on Linux only; name a whole path", address)
-	case isAbstract(address) && len(address) > 1 && len(address) < maxPath:
-		return nil
+	case address == "@":
+		return errors.New("@ needs a name behind it")
 	case !filepath.IsAbs(address) && !isAbstract(address):
 		return fmt.Errorf("%q is not a whole path, as /run/deviceagent/status.sock, nor %s", address, Off)
 	case len(address) >= maxPath:
