@@ -44,6 +44,12 @@ func (m *Machine) at(p string) string {
 	return filepath.Join(m.root, p)
 }
 
+// makeParents makes the folders that a file is in, as the system's own are: others need
+// to find what is in them.
+func makeParents(at string) error {
+	return os.MkdirAll(filepath.Dir(at), 0o755) // #nosec G301 -- /etc, /usr/local/bin and the like
+}
+
 // An owner is by name, "root" or "" for root.
 type owner struct{ user, group string }
 
@@ -69,7 +75,7 @@ func (s *makeDir) what() string { return fmt.Sprintf("folder %s (%o, %s)", s.pat
 
 func (s *makeDir) do(m *Machine) (string, error) {
 	at := m.at(s.path)
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+	if err := makeParents(at); err != nil {
 		return "", err
 	}
 	outcome := did
@@ -127,7 +133,7 @@ func (s *writeFile) do(m *Machine) (string, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+	if err := makeParents(at); err != nil {
 		return "", err
 	}
 	f, err := os.CreateTemp(filepath.Dir(at), "."+path.Base(filepath.ToSlash(at))+"-*") // 0600
@@ -159,7 +165,7 @@ func (s *makeLink) do(m *Machine) (string, error) {
 	if have, err := os.Readlink(at); err == nil && have == s.target {
 		return unchanged, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+	if err := makeParents(at); err != nil {
 		return "", err
 	}
 	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
