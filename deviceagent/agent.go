@@ -135,14 +135,20 @@ type Agent struct {
 
 	asking sync.Mutex // held while the kill switch is asked and its answer is applied
 
-	mu      sync.Mutex           // guards what is below; work grows under it, and only while ctx lives
-	seen    map[string]time.Time // signals, until when they are remembered
-	bridges int
-	rejects int
-	off     bool            // by the kill switch
-	live    context.Context // of bridges: ends with Run's, and when the kill switch is off
-	cut     context.CancelCauseFunc
-	quiet   map[string]*quietly // log lines, by code
+	mu        sync.Mutex           // guards what is below; work grows under it, and only while ctx lives
+	seen      map[string]time.Time // signals, until when they are remembered
+	bridges   int
+	rejects   int
+	running   bool
+	since     time.Time // of Run
+	off       bool      // by the kill switch
+	offWhy    string
+	offSince  time.Time
+	following map[*following]struct{} // bridges
+	counts    counts
+	live      context.Context // of bridges: ends with Run's, and when the kill switch is off
+	cut       context.CancelCauseFunc
+	quiet     map[string]*quietly // log lines, by code
 }
 
 // New checks cfg. It starts nothing.
@@ -157,7 +163,10 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Logger, seen: make(map[string]time.Time), quiet: make(map[string]*quietly)}
+	a := &Agent{
+		cfg: cfg, log: cfg.Logger, seen: make(map[string]time.Time), quiet: make(map[string]*quietly), following: make(map[*following]struct{}),
+		counts: counts{refused: make(map[string]uint64), streamsRefused: make(map[string]uint64)},
+	}
 	for _, h := range cfg.RelayHosts {
 		r, _ := parseRelayHost(h) // Validate has been here
 		a.relays = append(a.relays, r)
@@ -178,6 +187,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	a.mu.Lock()
 	cancel()
+	a.running = false
 	a.mu.Unlock()
 	a.work.Wait()
 	return err
@@ -186,6 +196,19 @@ func (a *Agent) Run(ctx context.Context) error {
 // handle answers one delivery at once; what follows runs on its own until ctx
 // ends.
 func (a *Agent) handle(ctx context.Context, d signaler.Delivery) *signaler.Refusal {
+	no := a.judge(ctx, d)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.counts.received++
+	if no == nil {
+		a.counts.accepted++
+	} else {
+		a.counts.refused[no.Code]++ // codes are few
+	}
+	return no
+}
+
+func (a *Agent) judge(ctx context.Context, d signaler.Delivery) *signaler.Refusal {
 	s, err := signaler.Parse(d.Payload)
 	if err != nil {
 		no := refuse("bad_signal", "%v", err)

@@ -20,13 +20,16 @@ func (a *Agent) serve(ctx context.Context, s *signaler.Signal) {
 	log := a.log.With("bridge", s.BridgeID, "principal", s.Principal, "target", s.Target)
 	targets, _ := wire.SplitTargets(s.Target) // check has been here
 	start := time.Now()
+	b := a.follow(s)
 	var err error
-	if wantsSession(s) {
-		err = a.serveSession(ctx, s, targets)
+	if b.session {
+		err = a.serveSession(ctx, s, b, targets)
 	} else {
-		err = a.serveRaw(ctx, s, targets)
+		err = a.serveRaw(ctx, s, b, targets)
 	}
-	log.Info("bridge closed", "duration", time.Since(start).Round(time.Millisecond), "reason", reason(ctx, err))
+	why := reason(ctx, err)
+	a.unfollow(b, why)
+	log.Info("bridge closed", "duration", time.Since(start).Round(time.Millisecond), "reason", why)
 }
 
 // reason is what the log says of an end. Errors of package ws never hold the
@@ -54,12 +57,12 @@ func (a *Agent) rawTarget(targets []string) (Target, *signaler.Refusal) {
 }
 
 // serveRaw connects the one target first: a target that is down is still a refusal.
-func (a *Agent) serveRaw(ctx context.Context, s *signaler.Signal, names []string) error {
+func (a *Agent) serveRaw(ctx context.Context, s *signaler.Signal, b *following, names []string) error {
 	target, no := a.rawTarget(names)
 	if no != nil {
 		return errors.New(no.Message)
 	}
-	conn, err := a.dialTarget(ctx, target)
+	conn, err := a.dialTarget(ctx, target, b)
 	if err != nil {
 		a.reject(ctx, s, refuse("dial_failed", "%v", err))
 		return err
@@ -71,6 +74,7 @@ func (a *Agent) serveRaw(ctx context.Context, s *signaler.Signal, names []string
 		local.Reset()
 		return err
 	}
+	a.opened(b)
 	r := &raw{c, local}
 	return r.run(ctx)
 }
@@ -170,7 +174,7 @@ func (r *raw) toTarget() error {
 	return err
 }
 
-func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []string) error {
+func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, b *following, allowed []string) error {
 	c, err := a.dialBack(ctx, s, wire.SessionV1)
 	if err != nil {
 		return err
@@ -184,6 +188,7 @@ func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []
 		c.CloseNow()
 		return err
 	}
+	a.opened(b)
 	var streams sync.WaitGroup
 	defer streams.Wait()
 	live, cancel := context.WithCancel(ctx) // a session that is over dials no targets
@@ -194,7 +199,7 @@ func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []
 			if err != nil {
 				return
 			}
-			streams.Go(func() { a.serveStream(live, in, allowed, s) })
+			streams.Go(func() { a.serveStream(live, in, allowed, b) })
 		}
 	})
 	streams.Go(func() {
@@ -207,11 +212,12 @@ func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, allowed []
 }
 
 // serveStream connects one stream to the target it names.
-func (a *Agent) serveStream(ctx context.Context, in *session.Incoming, allowed []string, s *signaler.Signal) {
+func (a *Agent) serveStream(ctx context.Context, in *session.Incoming, allowed []string, b *following) {
 	name := in.Target()
-	log := a.log.With("bridge", s.BridgeID, "target", name)
-	conn, no := a.dialStream(ctx, name, named(allowed))
+	log := a.log.With("bridge", b.id, "target", name)
+	conn, no := a.dialStream(ctx, name, named(allowed), b)
 	if no != nil {
+		a.countStreamRefused(no.Code)
 		log.Info("stream refused", "reason", no.Code, "text", no.Message)
 		in.Refuse(no.Code, no.Message)
 		return
@@ -226,7 +232,7 @@ func (a *Agent) serveStream(ctx context.Context, in *session.Incoming, allowed [
 	log.Debug("stream closed", "error", err)
 }
 
-func (a *Agent) dialStream(ctx context.Context, name string, allowed []string) (net.Conn, *signaler.Refusal) {
+func (a *Agent) dialStream(ctx context.Context, name string, allowed []string, b *following) (net.Conn, *signaler.Refusal) {
 	target, ok := a.cfg.Targets.Find(name)
 	switch {
 	case !ok:
@@ -234,15 +240,19 @@ func (a *Agent) dialStream(ctx context.Context, name string, allowed []string) (
 	case !slices.Contains(allowed, name):
 		return nil, refuse("target_not_allowed", "this bridge was opened for %s, not for %q", wire.JoinTargets(allowed), name)
 	}
-	conn, err := a.dialTarget(ctx, target)
+	conn, err := a.dialTarget(ctx, target, b)
 	if err != nil {
 		return nil, refuse("dial_failed", "%v", err)
 	}
 	return conn, nil
 }
 
-func (a *Agent) dialTarget(ctx context.Context, t Target) (net.Conn, error) {
+func (a *Agent) dialTarget(ctx context.Context, t Target, b *following) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.DialTimeout)
 	defer cancel()
-	return t.Dial(ctx)
+	c, err := t.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return a.count(c, b), nil
 }

@@ -41,7 +41,8 @@ func FileSwitch(path string) func() error {
 // ctx ends.
 func (a *Agent) beginBridges(ctx context.Context) {
 	a.mu.Lock()
-	a.off = false
+	a.running, a.since = true, time.Now()
+	a.off, a.offWhy, a.offSince = false, "", time.Time{}
 	a.live, a.cut = context.WithCancelCause(ctx)
 	a.mu.Unlock()
 	if a.cfg.KillSwitch != nil {
@@ -76,11 +77,11 @@ func (a *Agent) switchedOff() bool {
 	switch off := why != nil; {
 	case off == a.off:
 	case off:
-		a.off = true
+		a.off, a.offWhy, a.offSince = true, why.Error(), time.Now()
 		a.cut(errSwitchedOff)
 		a.log.Warn("remote access is switched off; no bridge is open, and signals are refused", "reason", why)
 	default:
-		a.off = false
+		a.off, a.offWhy, a.offSince = false, "", time.Time{}
 		a.log.Info("remote access is on again")
 	}
 	return a.off

@@ -56,11 +56,4 @@
 // method's answer before, and passes over the other one.
 //
 // Why not the abstract sockets of Linux: they have no mode.
-//
-// Why a socket file is only removed if nobody answers on it: two agents with one
-// path would otherwise take turns, and a path with a typing error might be a
-// database's.
-//
-// Why the socket's mode is set before bind where the system can do that (Linux):
-// between bind and chmod everybody whom the umask admits could connect.
 package handoff

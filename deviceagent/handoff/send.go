@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"websocketbridge/deviceagent/socket"
 	"websocketbridge/signaler"
 )
 
@@ -51,7 +52,7 @@ func Send(ctx context.Context, to Address, token string, signal []byte) (*signal
 func sendUnix(ctx context.Context, path string, signal []byte) ([]byte, error) {
 	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, errNobody):
+	case errors.Is(err, os.ErrNotExist), socket.Nobody(err):
 		return nil, errors.New("no agent listens there")
 	case errors.Is(err, os.ErrPermission):
 		return nil, errors.New("this user may not connect; make it a member of the socket's group")

@@ -71,6 +71,7 @@ type Source struct {
 	cfg     Config
 	log     *slog.Logger
 	running atomic.Bool
+	record  signaler.SourceRecord
 
 	signalTime, idleTime time.Duration // shorter in tests
 
@@ -103,11 +104,13 @@ func New(cfg Config) (*Source, error) {
 // Run hands signals to h, one after the other, until ctx ends, and then returns
 // nil, after the last connection has ended. An error is that it cannot listen, or
 // ErrEnded. It may be called again after it has returned.
-func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
+func (s *Source) Run(ctx context.Context, h signaler.Handler) (err error) {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("handoff: the source runs already")
 	}
 	defer s.over()
+	s.record.Begin("handoff", s.cfg.Address.String())
+	defer func() { s.record.Down(err) }()
 	ask := func(payload []byte) *signaler.Refusal {
 		s.one.Lock()
 		defer s.one.Unlock()
@@ -116,7 +119,6 @@ func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
 		}
 		return h(ctx, signaler.Delivery{Payload: payload}) // Answers: who knows?
 	}
-	var err error
 	switch s.cfg.Address.Kind {
 	case Unix:
 		err = s.runUnix(ctx, ask)
@@ -137,8 +139,13 @@ func (s *Source) listening(addr string) {
 	s.at = addr
 	close(s.ready)
 	s.mu.Unlock()
+	s.record.Up()
 	s.log.Info("listening for signals from this device's hub client", "address", Address{s.cfg.Address.Kind, addr}.String())
 }
+
+// State says whether signals can be handed over. Whether the program that does it hears
+// its hub, nobody here knows.
+func (s *Source) State() signaler.SourceState { return s.record.State() }
 
 // over says that Run, which may have listened, does not any more.
 func (s *Source) over() {

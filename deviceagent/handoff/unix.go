@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"sync"
 	"time"
 
+	"websocketbridge/deviceagent/socket"
 	"websocketbridge/signaler"
 )
 
@@ -22,7 +22,7 @@ const acceptPause = 5 * time.Millisecond
 
 // runUnix serves connections until ctx ends or the listener fails.
 func (s *Source) runUnix(ctx context.Context, ask func([]byte) *signaler.Refusal) error {
-	ln, err := listenUnix(ctx, s.cfg.Address.At)
+	ln, err := socket.Listen(ctx, s.cfg.Address.At, socketMode)
 	if err != nil {
 		return fmt.Errorf("handoff: listen on %s: %w", s.cfg.Address.At, err)
 	}
@@ -116,61 +116,4 @@ func linger(c net.Conn) {
 	}
 	c.SetReadDeadline(time.Now().Add(lingerTime))
 	io.CopyN(io.Discard, c, 1<<20)
-}
-
-// listenUnix listens at path, in place of a socket that nobody listens on. Close
-// removes it.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	switch info, err := os.Lstat(path); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, err
-	case info.Mode()&fs.ModeSocket == 0:
-		return nil, errors.New("there is a file that is no socket; name another path, or remove it")
-	default:
-		d := net.Dialer{Timeout: signalTime}
-		c, err := d.DialContext(ctx, "unix", path)
-		if err == nil {
-			c.Close()
-			return nil, errors.New("another program listens there, perhaps another agent; stop it, or name another path")
-		}
-		if !errors.Is(err, errNobody) {
-			return nil, fmt.Errorf("there is a socket, and whether it is in use cannot be seen: %w", err)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove the socket that nobody listens on: %w", err)
-		}
-	}
-	lc := net.ListenConfig{Control: modeBeforeBind}
-	ln, err := lc.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	u := &unixListener{UnixListener: ln.(*net.UnixListener), path: path}
-	u.SetUnlinkOnClose(false) // Close knows better whose it is
-	if err := os.Chmod(path, socketMode); err != nil {
-		u.Close()
-		return nil, err
-	}
-	u.info, _ = os.Lstat(path)
-	return u, nil
-}
-
-// unixListener removes its socket.
-type unixListener struct {
-	*net.UnixListener
-	path string
-	info fs.FileInfo
-	once sync.Once
-}
-
-func (l *unixListener) Close() error {
-	l.once.Do(func() {
-		// While it listens nobody takes the path for a dead one, so what is there is
-		// ours, unless somebody removed it by hand.
-		if info, err := os.Lstat(l.path); err == nil && (l.info == nil || os.SameFile(info, l.info)) {
-			os.Remove(l.path)
-		}
-	})
-	return l.UnixListener.Close()
 }

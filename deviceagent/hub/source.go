@@ -22,6 +22,7 @@ type Source struct {
 	log     *slog.Logger
 	running atomic.Bool
 	stats   stats
+	record  signaler.SourceRecord
 	told    struct{ foreign, dropped occasion }
 }
 
@@ -50,11 +51,13 @@ const resetAfter = time.Minute
 // credentials is tried again for ever. Run returns an error that wraps
 // signaler.ErrTakenOver when another client has this identity, and an error when
 // the source runs already. It may be called again after it has returned.
-func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
+func (s *Source) Run(ctx context.Context, h signaler.Handler) (err error) {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("hub: this source runs already; two connections of one identity would evict each other")
 	}
 	defer s.running.Store(false)
+	s.record.Begin("hub", s.cfg.Addr)
+	defer func() { s.record.Down(err) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -70,9 +73,11 @@ func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
 		e := s.session(ctx, h, keepAlive, func() {
 			s.stats.connects.Add(1)
 			s.stats.listening.Store(true)
+			s.record.Up()
 			told.up(s)
 		})
 		s.stats.listening.Store(false)
+		s.record.Down(e.why())
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -135,6 +140,9 @@ type Stats struct {
 	// ForeignMessages and ForeignMethods were for somebody else.
 	ForeignMessages, ForeignMethods uint64
 }
+
+// State says whether signals are heard, and if not, why. It may be called at any time.
+func (s *Source) State() signaler.SourceState { return s.record.State() }
 
 // Stats says what has happened. It may be called at any time.
 func (s *Source) Stats() Stats {

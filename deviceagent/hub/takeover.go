@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,6 +38,14 @@ type ending struct {
 	lived   time.Duration // while listening
 	byPeer  bool          // the hub closed it, between two packets and without a reason
 	refused bool          // the hub does not want these credentials
+}
+
+// why is for a person who asks how the connection fares; nil: it was planned.
+func (e ending) why() error {
+	if errors.Is(e.err, context.Canceled) {
+		return nil
+	}
+	return e.err
 }
 
 // A rivalry remembers the endings that look like another client's work.

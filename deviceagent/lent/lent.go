@@ -79,6 +79,7 @@ type Source struct {
 	cfg     Config
 	log     *slog.Logger
 	running atomic.Bool
+	record  signaler.SourceRecord
 	now     atomic.Pointer[run] // nil: nobody takes signals
 	grace   time.Duration       // leaveTime; shorter in a test
 
@@ -113,11 +114,13 @@ type item struct {
 // nil. It waits for the host to connect. It returns iotdevice.ErrClosed once the
 // host has closed the client, ErrDeaf, ErrUnguarded, or that the host has a method
 // of our name. It may be called again after it has returned.
-func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
+func (s *Source) Run(ctx context.Context, h signaler.Handler) (err error) {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("lent: the source runs already")
 	}
 	defer s.running.Store(false)
+	s.record.Begin("lent", s.cfg.Client.DeviceID())
+	defer func() { s.record.Down(err) }()
 	if err := s.connected(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -132,7 +135,6 @@ func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
 			s.leave(sub, read)
 		}
 	}()
-	var err error
 	if sub, err = s.join(ctx); err != nil {
 		return err
 	}
@@ -142,6 +144,7 @@ func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
 			closed <- s.read(r, sub)
 		}()
 	}
+	s.record.Up()
 	s.log.Info("listening on the host's connection", "device", s.cfg.Client.DeviceID())
 	for {
 		select {
@@ -163,6 +166,10 @@ func (s *Source) Run(ctx context.Context, h signaler.Handler) error {
 		}
 	}
 }
+
+// State says whether signals are heard, as far as the agent can know: how the host's
+// connection fares, its client does not say.
+func (s *Source) State() signaler.SourceState { return s.record.State() }
 
 // connected returns when the host has connected its client, and nil also when ctx
 // has ended.

@@ -39,6 +39,7 @@ type RemoteConfig struct {
 type RemoteSource struct {
 	url    string
 	log    *slog.Logger
+	record signaler.SourceRecord
 	dialer websocket.Dialer
 }
 
@@ -82,7 +83,9 @@ func (e *refusedError) Error() string {
 // returns nil. A hub that cannot be reached or is lost is dialled again for
 // ever. Run returns signaler.ErrTakenOver when another connection of the device
 // replaced this one, and an error when the hub refuses the request as such.
-func (s *RemoteSource) Run(ctx context.Context, handle signaler.Handler) error {
+func (s *RemoteSource) Run(ctx context.Context, handle signaler.Handler) (err error) {
+	s.record.Begin("fake", s.url)
+	defer func() { s.record.Down(err) }()
 	lost, tries := false, 0
 	for ctx.Err() == nil {
 		start := time.Now()
@@ -93,6 +96,7 @@ func (s *RemoteSource) Run(ctx context.Context, handle signaler.Handler) error {
 				s.log.Info("listening for signals of the fake hub")
 			}
 			lost = false
+			s.record.Up()
 		})
 		var no *refusedError
 		switch {
@@ -101,6 +105,7 @@ func (s *RemoteSource) Run(ctx context.Context, handle signaler.Handler) error {
 		case errors.Is(err, signaler.ErrTakenOver), errors.As(err, &no):
 			return err
 		}
+		s.record.Down(err)
 		if !lost {
 			lost = true
 			s.log.Warn("fake hub lost; dialling until it is back", "reason", err)
@@ -113,6 +118,9 @@ func (s *RemoteSource) Run(ctx context.Context, handle signaler.Handler) error {
 	}
 	return nil
 }
+
+// State says whether signals are heard, and if not, why.
+func (s *RemoteSource) State() signaler.SourceState { return s.record.State() }
 
 // backoff grows twofold from minBackoff, with full jitter, so that many devices
 // do not come back in one moment.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"websocketbridge/deviceagent"
+	"websocketbridge/deviceagent/status"
 	"websocketbridge/relay/settings"
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
@@ -49,8 +50,14 @@ type config struct {
 	MaxStreams  int           `envconfig:"MAX_STREAMS" default:"256" desc:"streams at once on one bridge"`
 	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"10s" desc:"for a target to answer"`
 
+	RetryTakenOver time.Duration `envconfig:"RETRY_TAKEN_OVER" example:"10m" desc:"when another client has taken this identity again and again, try again after that; default: end with status 3"`
+	StatusSocket   string        `envconfig:"STATUS_SOCKET" example:"/run/deviceagent/status.sock" desc:"where deviceagent status asks, or off; default: in the folder for such things of the service or the user"`
+
 	Log settings.Log
 }
+
+// minRetryTakenOver leaves the other client most of the time.
+const minRetryTakenOver = time.Minute
 
 // complain reports a fault of the variable AGENT_ and name.
 type complain func(name, format string, args ...any)
@@ -64,16 +71,16 @@ var fields = map[string]string{
 // load reads the environment and what it names. Every fault comes at once, by
 // the variable's name.
 //
-// handoffAddress, if not empty, is that of --handoff. in and out are for signals
+// own is what is for the command and not for the agent. handoffAddress, if not empty, is that of --handoff. in and out are for signals
 // that are handed over there.
-func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (deviceagent.Config, error) {
+func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (cfg deviceagent.Config, own ownSettings, err error) {
 	var (
 		c      config
 		faults settings.Faults
 	)
-	err := settings.Load("AGENT", &c)
+	err = settings.Load("AGENT", &c)
 	if err != nil && !errors.As(err, &faults) {
-		return deviceagent.Config{}, err
+		return cfg, own, err
 	}
 	if handoffAddress != "" {
 		c.Signals, c.Handoff.Address = fromHandoff, handoffAddress
@@ -100,15 +107,16 @@ func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (deviceagen
 		bad(name, "%s", problem)
 	}
 	source := c.source(roots, in, out, log, bad) // may learn the device's ID
-	cfg := deviceagent.Config{
+	cfg = deviceagent.Config{
 		DeviceID: c.DeviceID, Source: source, RelayHosts: c.RelayHosts, AllowPlain: c.AllowPlain, Targets: targets,
 		MaxBridges: c.MaxBridges, MaxStreams: c.MaxStreams, DialTimeout: c.DialTimeout,
 		Dialer: ws.Dialer{TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}, Logger: log,
 	}
 	c.owner(&cfg, bad)
 	c.check(cfg, bad)
+	own = c.own(bad)
 	if len(faults) > 0 {
-		return deviceagent.Config{}, faults
+		return deviceagent.Config{}, own, faults
 	}
 	if len(targets.Names()) == 0 {
 		log.Warn("AGENT_TARGETS is empty: nothing on this device can be reached")
@@ -116,7 +124,25 @@ func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (deviceagen
 	if len(cfg.Principals)+len(cfg.TargetPrincipals) > 0 && len(cfg.SignalKeys) == 0 {
 		log.Warn("principals are limited, but AGENT_SIGNAL_KEYS is empty: whoever may write to the hub can claim any name")
 	}
-	return cfg, nil
+	return cfg, own, nil
+}
+
+// ownSettings are for the command.
+type ownSettings struct {
+	retryTakenOver time.Duration // 0: not at all
+	statusSocket   string        // empty: wherever there is room
+}
+
+func (c *config) own(bad complain) ownSettings {
+	if c.RetryTakenOver != 0 && c.RetryTakenOver < minRetryTakenOver {
+		bad("RETRY_TAKEN_OVER", "%v would go on with the fight; %v is the least", c.RetryTakenOver, minRetryTakenOver)
+	}
+	if c.StatusSocket != "" {
+		if err := status.Check(c.StatusSocket); err != nil {
+			bad("STATUS_SOCKET", "%w", err)
+		}
+	}
+	return ownSettings{c.RetryTakenOver, c.StatusSocket}
 }
 
 // owner reads what the device's owner has to say about who comes, and when.

@@ -100,7 +100,7 @@ func TestHubFaults(t *testing.T) {
 			}
 			setenv(t, env)
 			var log bytes.Buffer
-			cfg, err := load("", nil, nil, &log)
+			cfg, _, err := load("", nil, nil, &log)
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("got %v", err)
@@ -119,7 +119,7 @@ func TestHubFaults(t *testing.T) {
 			"AGENT_HUB_CONNECTION_STRING": deviceString, "AGENT_HUB_HOST": "other", "AGENT_DEVICE_ID": "pump-8", "AGENT_HUB_ADDR": "h", "AGENT_HUB_KEEP_ALIVE": "1ms", "AGENT_HUB_CERT": cert,
 		}
 		setenv(t, env)
-		_, err := load("", nil, nil, io.Discard)
+		_, _, err := load("", nil, nil, io.Discard)
 		for name := range env {
 			if want := name + ": "; name != "AGENT_HUB_CONNECTION_STRING" && (err == nil || strings.Count(err.Error(), want) != 1) {
 				t.Errorf("%s is not named once: %v", name, err)

@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 
 	"websocketbridge/deviceagent"
 	"websocketbridge/relay/settings"
@@ -51,9 +53,11 @@ it again at once would only go on with the fight.
 func main() {
 	ctx, stop := untilSignal()
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "deviceagent:", err)
-		os.Exit(status(err))
+	if err := start(ctx, os.Args[1:]); err != nil {
+		if text := err.Error(); text != "" {
+			fmt.Fprintln(os.Stderr, "deviceagent:", text)
+		}
+		os.Exit(exitStatus(err))
 	}
 }
 
@@ -63,7 +67,11 @@ const (
 	exitTakenOver = 3 // 2 is a panic's
 )
 
-func status(err error) int {
+func exitStatus(err error) int {
+	var s *statusError
+	if errors.As(err, &s) {
+		return s.code
+	}
 	if errors.Is(err, signaler.ErrTakenOver) {
 		return exitTakenOver
 	}
@@ -88,17 +96,25 @@ func run(ctx context.Context, args []string, in io.Reader, out, logTo io.Writer)
 	case len(args) == 1 && (first == "version" || first == "--version"):
 		_, err := fmt.Fprintln(out, "deviceagent", settings.Version())
 		return err
+	case first == "status":
+		return showStatus(ctx, args[1:], out)
+	case first == "install" || first == "uninstall":
+		return changeService(first, args[1:], out)
 	case first == "handoff":
 		return handOver(ctx, args[1:], in, out)
+	}
+	args, err := envFileFlag(args)
+	if err != nil {
+		return err
 	}
 	address, ok, err := handoffFlag(args)
 	if err != nil {
 		return err
 	}
 	if len(args) > 0 && !ok {
-		return fmt.Errorf("unknown argument %q; settings come from the environment, see deviceagent --help", first)
+		return fmt.Errorf("unknown argument %q; settings come from the environment, see deviceagent --help", args[0])
 	}
-	cfg, err := load(address, in, out, logTo)
+	cfg, own, err := load(address, in, out, logTo)
 	if err != nil {
 		return err
 	}
@@ -106,8 +122,65 @@ func run(ctx context.Context, args []string, in io.Reader, out, logTo io.Writer)
 	if err != nil {
 		return err
 	}
+	l := &life{agent: agent, log: cfg.Logger}
+	end, err := l.begin(ctx, own.statusSocket)
+	if err != nil {
+		return err
+	}
 	defer cfg.Logger.Info("agent stopped")
-	return ended(agent.Run(ctx), cfg.Logger)
+	defer end()
+	return ended(l.run(ctx, own.retryTakenOver), cfg.Logger)
+}
+
+// run runs the agent, again after a while if its identity was taken and retry is not 0.
+func (l *life) run(ctx context.Context, retry time.Duration) error {
+	for {
+		err := l.agent.Run(ctx)
+		if !errors.Is(err, signaler.ErrTakenOver) || retry == 0 || ctx.Err() != nil {
+			return err
+		}
+		l.log.Error("another client has this agent's identity; trying again later", "in", retry, "reason", err)
+		why := "another client has this agent's identity; trying again at " + time.Now().Add(retry).UTC().Format(time.RFC3339)
+		l.waiting.Store(&why)
+		select {
+		case <-time.After(retry):
+		case <-ctx.Done():
+			return nil
+		}
+		l.waiting.Store(nil)
+	}
+}
+
+// envFileFlag takes --env-file FILE from the front of args and puts the file's variables
+// into the environment, for service managers that cannot do that, or would show the
+// secrets in it to others. What is set already stays.
+func envFileFlag(args []string) ([]string, error) {
+	if len(args) == 0 {
+		return args, nil
+	}
+	name, path, joined := strings.Cut(args[0], "=")
+	switch {
+	case name != "--env-file" && name != "-env-file":
+		return args, nil
+	case !joined && len(args) > 1:
+		path, args = args[1], args[1:]
+	}
+	if path == "" {
+		return nil, errors.New("--env-file takes a file with lines NAME=value")
+	}
+	vars, err := settings.ReadEnvFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--env-file: %w", err)
+	}
+	for _, v := range vars {
+		if _, set := os.LookupEnv(v.Name); set {
+			continue
+		}
+		if err := os.Setenv(v.Name, v.Value); err != nil {
+			return nil, fmt.Errorf("--env-file: %s: %s: %w", path, v.Name, err)
+		}
+	}
+	return args[1:], nil
 }
 
 func printHelp(out io.Writer) error {
@@ -115,6 +188,6 @@ func printHelp(out io.Writer) error {
 	if err := settings.Usage("AGENT", &config{}, out); err != nil {
 		return err
 	}
-	_, err := io.WriteString(out, targetsHelp+handoffHelp)
+	_, err := io.WriteString(out, targetsHelp+handoffHelp+statusHelp+serviceHelp)
 	return err
 }

@@ -30,6 +30,9 @@ func setenv(t *testing.T, env map[string]string) {
 			os.Unsetenv(name)
 		}
 	}
+	if _, set := env["AGENT_STATUS_SOCKET"]; !set { // or the agents of a test would serve where the machine's own does
+		t.Setenv("AGENT_STATUS_SOCKET", "off")
+	}
 	for name, value := range env {
 		t.Setenv(name, value)
 	}

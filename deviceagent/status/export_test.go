@@ -1,0 +1,4 @@
+package status
+
+// DefaultsOn is Defaults of another system.
+var DefaultsOn = defaults
