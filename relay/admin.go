@@ -39,7 +39,8 @@ func (s *Server) AdminHandler() http.Handler {
 		mux.HandleFunc("GET "+wire.PathPProf, pprof.Index)
 		mux.HandleFunc("GET "+wire.PathPProf+"profile", pprof.Profile)
 		mux.HandleFunc("GET "+wire.PathPProf+"trace", pprof.Trace)
-		mux.HandleFunc(wire.PathPProf+"symbol", pprof.Symbol) // GET, or POST by go tool pprof
+		mux.HandleFunc("GET "+wire.PathPProf+"symbol", pprof.Symbol)
+		mux.HandleFunc("POST "+wire.PathPProf+"symbol", pprof.Symbol)
 	}
 	mux.HandleFunc("GET "+wire.PathBridges, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("local") {

@@ -67,12 +67,18 @@ func (t *Tracer) Close(ctx context.Context) error {
 // Connect begins the span of a requester's request. parent is the traceparent that came
 // with it; one that is none begins a trace.
 func (t *Tracer) Connect(parent string, began time.Time) *Span {
+	if t == nil {
+		return nil
+	}
 	return t.begin("connect", read(parent), began, trace.SpanKindServer)
 }
 
 // Forward begins the span of a request that was passed on to another node, which has
 // answered with its traceparent.
 func (t *Tracer) Forward(parent string, began time.Time) *Span {
+	if t == nil {
+		return nil
+	}
 	of := read(parent)
 	if !of.IsValid() {
 		return nil
@@ -81,9 +87,6 @@ func (t *Tracer) Forward(parent string, began time.Time) *Span {
 }
 
 func (t *Tracer) begin(name string, parent trace.SpanContext, at time.Time, kind trace.SpanKind) *Span {
-	if t == nil {
-		return nil
-	}
 	ctx := trace.ContextWithRemoteSpanContext(context.Background(), parent)
 	_, span := t.tracer.Start(ctx, name, trace.WithTimestamp(at), trace.WithSpanKind(kind))
 	return &Span{t, span}
