@@ -24,9 +24,10 @@ import (
 	"websocketbridge/test/netfault"
 )
 
-// wantMetrics looks for whole lines in what Prometheus is told.
+// wantMetrics looks for whole lines in what Prometheus is told once nothing moves.
 func (n *node) wantMetrics(lines ...string) {
 	n.t.Helper()
+	synctest.Wait()
 	status, text := n.ask(http.MethodGet, wire.PathMetrics)
 	if status != http.StatusOK {
 		n.t.Fatalf("%d %s", status, text)
@@ -59,7 +60,6 @@ func TestMetricsOfABridge(t *testing.T) {
 		n.wantMetrics(`relay_ready 1`, `relay_bridges{state="open"} 0`, `relay_bridges_limit 10000`, `relay_bridges_waiting_limit 1000`)
 		done := n.connecting(context.Background(), "deviceId=pump-7")
 		signal := <-n.signals
-		synctest.Wait()
 		n.wantMetrics(`relay_bridges{state="waiting"} 1`, `relay_requests 1`, `relay_signals_total{result="accepted"} 1`, `relay_handshake_seconds_count 0`)
 		time.Sleep(3 * time.Second)
 		device, err := n.accept(signal)
@@ -67,7 +67,6 @@ func TestMetricsOfABridge(t *testing.T) {
 			t.Fatal(err)
 		}
 		requester := (<-done).conn
-		synctest.Wait()
 		n.wantMetrics(`relay_bridges{state="waiting"} 0`, `relay_bridges{state="open"} 1`, `relay_bridges_opened_total 1`, `relay_requests 0`,
 			`relay_handshake_seconds_sum 5`, `relay_handshake_stage_seconds_sum{stage="admit"} 0`, `relay_handshake_stage_seconds_sum{stage="signal"} 2`,
 			`relay_handshake_stage_seconds_sum{stage="dial_back"} 3`, `relay_handshake_stage_seconds_sum{stage="join"} 0`)
@@ -77,7 +76,6 @@ func TestMetricsOfABridge(t *testing.T) {
 		n.wantMetrics(`relay_bytes_total{direction="to_device"} 10`, `relay_bytes_total{direction="to_requester"} 5`, `relay_bridges_stalled{side="device"} 0`)
 		go device.CloseWith(4000, "")
 		wantClose(t, requester, 4000, "")
-		synctest.Wait()
 		n.wantMetrics(`relay_bridges{state="open"} 0`, `relay_bridges_closed_total{by="device",code="done"} 1`,
 			`relay_bytes_total{direction="to_device"} 10`, `relay_bytes_total{direction="to_requester"} 5`)
 	})
@@ -209,7 +207,6 @@ func TestMetricsOfAStall(t *testing.T) {
 		if err := <-sent; err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
 		n.wantMetrics(`relay_bridges_stalled{side="device"} 0`, fmt.Sprintf(`relay_bytes_total{direction="to_device"} %v`, float64(8<<20)))
 		go device.Close()
 		wantClose(t, requester, wire.CloseNormal, "")
@@ -229,7 +226,6 @@ func TestMetricsOfADrain(t *testing.T) {
 		if err := <-atRequester; err == nil || time.Until(deadline).Abs() > time.Minute {
 			t.Errorf("%v at %v", err, time.Now())
 		}
-		synctest.Wait()
 		n.wantMetrics(`relay_bridges_closed_total{by="relay",code="draining"} 1`)
 	})
 }

@@ -260,8 +260,12 @@ func (s *Server) logRefused(b *bridge, err error) {
 	if b.principal != nil {
 		name = b.principal.Name
 	}
-	s.tell(slog.LevelInfo, "bridge refused", p.Code, err, "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name,
-		"target", clean(b.target, maxLogged), "from", b.from, "reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond))
+	var more []any
+	if id := b.traceID(); id != "" && b.granted { // a stranger's is not worth a line's length
+		more = []any{"trace", id}
+	}
+	s.tell(slog.LevelInfo, "bridge refused", p.Code, err, append(more, "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name,
+		"target", clean(b.target, maxLogged), "from", b.from, "reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond))...)
 }
 
 // group counts handlers and goroutines, so that Run can wait for all of them.
