@@ -53,22 +53,24 @@ func (b *bridge) asking() {
 }
 
 // handOver hands sig over, with the trace that it is part of.
-func (s *Server) handOver(ctx context.Context, b *bridge, sig *signaler.Signal) error {
+func (s *Server) handOver(ctx context.Context, b *bridge, sig *signaler.Signal) (err error) {
 	began := time.Now()
 	span := b.connect.Child("signal", trace.Asking, began)
 	if sig.TraceParent = span.TraceParent(); span == nil {
 		sig.TraceParent = b.traceparent
 	}
-	err := s.cfg.Signaler.Signal(ctx, sig)
-	result := signalResult(err)
-	if err == nil {
-		b.told.Store(max(int64(time.Since(b.began)), 1))
-		span.End()
-	} else {
-		span.Fail(result)
-	}
-	s.metrics.Signalled(result, time.Since(began))
-	return err
+	err = errors.New("panic") // if it does
+	defer func() {
+		result := signalResult(err)
+		if err == nil {
+			b.told.Store(max(int64(time.Since(b.began)), 1))
+			span.End()
+		} else {
+			span.Fail(result)
+		}
+		s.metrics.Signalled(result, time.Since(began))
+	}()
+	return s.cfg.Signaler.Signal(ctx, sig)
 }
 
 var signalResults = []struct {

@@ -119,6 +119,17 @@ func TestMetricsOfSignals(t *testing.T) {
 	}
 }
 
+func TestMetricsOfAPanic(t *testing.T) {
+	inBubble(t, func(c *relay.Config) {
+		c.Signaler = signalFunc(func(context.Context, *signaler.Signal) error { panic("a bug") })
+	}, func(n *node) {
+		if _, err := n.connect(context.Background(), "deviceId=pump-7"); err == nil {
+			t.Error("connected")
+		}
+		n.wantMetrics(`relay_panics_total 1`, `relay_signals_total{result="failed"} 1`, `relay_refused_total{code="internal",path="/bridge/connect"} 1`)
+	})
+}
+
 func TestMetricsOfRefusals(t *testing.T) {
 	nobody := func(c *relay.Config) {
 		hash, err := auth.HashKey(auth.NewAPIKey())

@@ -116,7 +116,7 @@ func New(version string, sample func() Sample) *Node {
 		forwards: counters("relay_forwards_out_total", "Requests of devices and requesters passed on to the node that owns the bridge.", "result"),
 		received: counter("relay_forwards_in_total", "Requests of devices and requesters that another node passed on to this one."),
 		moved:    counter("relay_drain_moves_total", "Requesters asked to move to another node."),
-		panics:   counter("relay_panics_total", "Requests that ended in a panic, which is a bug."),
+		panics:   counter("relay_panics_total", "Requests and signals that ended in a panic, which is a bug."),
 		reloads:  counters("relay_reloads_total", "Looks at files of a setting that had something to tell.", "setting", "result"),
 		handshake: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "relay_handshake_seconds", Help: "From a requester's request to the open bridge, of those that open.", Buckets: buckets,
