@@ -47,10 +47,13 @@ func (a *Agent) dialBack(ctx context.Context, s *signaler.Signal, subprotocols .
 	start := time.Now()
 	lost := 0
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-		c, err := a.cfg.Dialer.DialWebSocket(ctx, s.AcceptURL, nil, subprotocols...)
+		c, err := a.cfg.Dialer.DialWebSocket(ctx, s.AcceptURL, traceHeader(s), subprotocols...)
 		if err == nil {
-			a.log.Info("bridge open", "bridge", s.BridgeID, "principal", s.Principal, "target", s.Target,
-				"dialled", time.Since(start).Round(time.Millisecond))
+			about := []any{"bridge", s.BridgeID, "principal", s.Principal, "target", s.Target, "dialled", time.Since(start).Round(time.Millisecond)}
+			if id := wire.TraceID(s.TraceParent); id != "" {
+				about = append(about, "trace", id)
+			}
+			a.log.Info("bridge open", about...)
 			return c, nil
 		}
 		code, err, final := answered(err)
@@ -70,6 +73,15 @@ func (a *Agent) dialBack(ctx context.Context, s *signaler.Signal, subprotocols .
 			return nil, err
 		}
 	}
+}
+
+// traceHeader puts what is sent to the relay into the trace of which the signal is part.
+// The agent itself traces nothing.
+func traceHeader(s *signaler.Signal) http.Header {
+	if wire.TraceID(s.TraceParent) == "" {
+		return nil
+	}
+	return http.Header{wire.HeaderTraceParent: {s.TraceParent}}
 }
 
 // answered says what the relay's answer was, if err is one, and whether it is final: a
@@ -92,7 +104,7 @@ func (a *Agent) reject(ctx context.Context, s *signaler.Signal, no *signaler.Ref
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.DialTimeout)
 	defer cancel()
-	status, err := a.postReject(ctx, s.RejectURL, no)
+	status, err := a.postReject(ctx, s, no)
 	if err != nil {
 		a.log.Warn("reject failed", "bridge", s.BridgeID, "error", err)
 	} else if status != http.StatusNoContent && status != http.StatusGone {
@@ -100,14 +112,17 @@ func (a *Agent) reject(ctx context.Context, s *signaler.Signal, no *signaler.Ref
 	}
 }
 
-func (a *Agent) postReject(ctx context.Context, rejectURL string, no *signaler.Refusal) (int, error) {
+func (a *Agent) postReject(ctx context.Context, s *signaler.Signal, no *signaler.Refusal) (int, error) {
 	body, err := json.Marshal(no)
 	if err != nil {
 		return 0, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, rejectURL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.RejectURL, bytes.NewReader(body))
 	if err != nil {
 		return 0, errors.New("the reject URL is not a URL") // err quotes it
+	}
+	if h := traceHeader(s); h != nil {
+		req.Header = h
 	}
 	req.Header.Set("Content-Type", "application/json")
 	t := a.cfg.Dialer.Transport()

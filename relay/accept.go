@@ -40,12 +40,20 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, via string) {
 		s.refuseDevice(w, r, http.MethodGet, b, err)
 		return
 	}
+	now := time.Now()
+	span := b.connect.Accept(r.Header.Get(wire.HeaderTraceParent), now)
+	defer span.End()
+	span.Set("via", via)
 	got := arrival{
-		subprotocol: b.pick(ws.Offered(r)), via: via,
+		at: now, subprotocol: b.pick(ws.Offered(r)), via: via,
 		err: fmt.Errorf("%w: the connection of device %q broke as it was answered", errDialBack, b.deviceID),
 	}
 	defer func() { b.arrived <- got }() // whoever serves the requester waits for it, whatever happens
-	if conn, err := ws.Upgrade(w, r, got.subprotocol, bridgeHeader(b)); err == nil {
+	h := bridgeHeader(b)
+	if parent := span.TraceParent(); via != "" && parent != "" { // for that node alone, which takes it out
+		h.Set(wire.HeaderTraceParent, parent)
+	}
+	if conn, err := ws.Upgrade(w, r, got.subprotocol, h); err == nil {
 		got.leg, got.err = pump.NewLeg(conn), nil
 	}
 }
@@ -129,6 +137,7 @@ func (s *Server) find(c token.Claims) (*bridge, error) {
 
 // refuseDevice answers a device; allow is the method that path takes.
 func (s *Server) refuseDevice(w http.ResponseWriter, r *http.Request, allow string, b *bridge, err error) {
+	s.badToken(err)
 	err = s.limits.failedToken(s.from(r), err)
 	p := problem(b, err)
 	if p.Code == wire.MethodNotAllowed {

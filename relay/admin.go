@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/pprof" // #nosec G108 -- what it adds to http.DefaultServeMux nobody serves
 	"strconv"
 
 	"websocketbridge/relay/token"
@@ -25,16 +27,21 @@ func (s *Server) AdminHandler() http.Handler {
 		answer(w, http.StatusOK, "ok")
 	})
 	mux.HandleFunc("GET "+wire.PathReadyz, func(w http.ResponseWriter, _ *http.Request) {
-		if s.table.isDraining() || s.stopping() {
-			answer(w, http.StatusServiceUnavailable, "draining")
-			return
-		}
-		if err := s.auditable(); err != nil {
+		if err := s.ready(); err != nil {
 			answer(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
 		answer(w, http.StatusOK, "ready")
 	})
+	mux.Handle("GET "+wire.PathMetrics, s.metrics.Handler())
+	if s.cfg.PProf {
+		// Its other handlers are found by the first one.
+		mux.HandleFunc("GET "+wire.PathPProf, pprof.Index)
+		mux.HandleFunc("GET "+wire.PathPProf+"profile", pprof.Profile)
+		mux.HandleFunc("GET "+wire.PathPProf+"trace", pprof.Trace)
+		mux.HandleFunc("GET "+wire.PathPProf+"symbol", pprof.Symbol)
+		mux.HandleFunc("POST "+wire.PathPProf+"symbol", pprof.Symbol)
+	}
 	mux.HandleFunc("GET "+wire.PathBridges, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("local") {
 			writeJSON(w, s.listing())
@@ -62,4 +69,12 @@ func (s *Server) AdminHandler() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	}))
+}
+
+// ready says why the node takes no new bridges; nil: it does.
+func (s *Server) ready() error {
+	if s.table.isDraining() || s.stopping() {
+		return errors.New("draining")
+	}
+	return s.auditable()
 }

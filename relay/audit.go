@@ -85,6 +85,7 @@ func (s *Server) recordRefused(b *bridge, p wire.Problem) {
 	if b.signed {
 		r.Path = wire.PathConnectSigned
 	}
+	s.isRefused(b, r.Path, p.Code)
 	if b.recorded {
 		r.Event, r.Path, r.Bytes, r.End = audit.Closed, "", &audit.Bytes{}, audit.Time{Time: time.Now()}
 	}
@@ -103,6 +104,7 @@ func denied(r audit.Record) audit.Record {
 // recordRefusedRequest is for who was not let in and has no bridge here: a device, or
 // somebody whom another node would have had to let in.
 func (s *Server) recordRefusedRequest(path, bridgeID, deviceID, from string, p wire.Problem) {
+	s.metrics.Refused(path, p.Code)
 	s.record(denied(audit.Record{Event: audit.Refused, BridgeID: bridgeID, DeviceID: deviceID, From: from, Path: path, Code: string(p.Code)}))
 }
 
@@ -131,5 +133,6 @@ func (s *Server) recordSigned(ctx context.Context, u signedURL, from string) err
 func (s *Server) recordUnsigned(u signedURL, from string, p wire.Problem) {
 	r := u.aim.record(audit.Refused, u.asks, from)
 	r.Path, r.Code = wire.PathGetSignedURL, string(p.Code)
+	s.metrics.Refused(r.Path, p.Code)
 	s.record(denied(r))
 }

@@ -46,6 +46,7 @@ type bridge struct {
 	ticket    token.ID // of a signed URL that works once
 	early     bool     // the requester's 101 is out, with offered[0] if there is one
 	created   time.Time
+	journey
 
 	permit policy.Decision // what allowed it; not changed any more once b is in the table
 	lapse  *time.Timer     // looks whether it still does; nil: nobody asks again
@@ -59,15 +60,17 @@ type bridge struct {
 	// is open.
 	live context.Context
 	end  context.CancelCauseFunc
-	// The three below are guarded by the table's lock; leg and via are set as the bridge
+	// The four below are guarded by the table's lock; legs and via are set as the bridge
 	// opens.
 	leg    *pump.Leg // the requester's
-	leaves bool      // the requester is to be asked to move as soon as it is open
-	via    string    // the node that passed the device's accept on; empty: the device came here
+	device *pump.Leg
+	leaves bool   // the requester is to be asked to move as soon as it is open
+	via    string // the node that passed the device's accept on; empty: the device came here
 }
 
 // arrival is the device's end, or why its 101 failed.
 type arrival struct {
+	at          time.Time // the device's request was here
 	leg         *pump.Leg
 	subprotocol string
 	via         string // the node that passed it on
@@ -109,6 +112,9 @@ type table struct {
 	paced    map[holder]time.Time // until when connects that count against such a cap reach
 	sweep    int                  // how many of these are worth a look for old ones
 	changed  chan struct{}        // closed and replaced when a bridge goes
+	deadline time.Time            // of the drain
+	// Payload bytes of bridges that are not in the table any more.
+	toDevice, toRequester int64
 }
 
 func newTable(c Config) *table {
@@ -150,11 +156,11 @@ func (t *table) add(b *bridge) error {
 
 // opened ends b's part in the limit of waiting bridges, and says whether its requester
 // is to move at once.
-func (t *table) opened(b *bridge, requester *pump.Leg, via string) (move bool) {
+func (t *table) opened(b *bridge, requester, device *pump.Leg, via string) (move bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.unwait(b)
-	b.leg, b.via = requester, via
+	b.leg, b.device, b.via = requester, device, via
 	return t.moving || b.leaves
 }
 
@@ -173,6 +179,10 @@ func (t *table) remove(b *bridge) {
 		return
 	}
 	delete(t.bridges, b.id)
+	if b.leg != nil {
+		t.toDevice += b.device.Passed()
+		t.toRequester += b.leg.Passed()
+	}
 	t.count(b, -1)
 	less(t.devices, b.deviceID)
 	less(t.payers, b.payer())
@@ -195,10 +205,14 @@ func (t *table) get(id token.ID) *bridge {
 }
 
 // drain refuses new bridges from now on, and returns the requesters of open ones. move:
-// they are to be asked to move, and those of bridges that open later, too.
-func (t *table) drain(move bool) (open []*pump.Leg) {
+// they are to be asked to move, and those of bridges that open later, too. At the first
+// call deadline is when open bridges are closed.
+func (t *table) drain(move bool, deadline time.Time) (open []*pump.Leg) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.draining {
+		t.deadline = deadline
+	}
 	t.draining, t.moving = true, t.moving || move
 	for _, b := range t.bridges {
 		if b.leg != nil {

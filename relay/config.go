@@ -15,6 +15,7 @@ import (
 	"websocketbridge/relay/policy"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
+	"websocketbridge/relay/trace"
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 )
@@ -80,6 +81,10 @@ type Config struct {
 
 	// Audit keeps who did what; nil: nobody does.
 	Audit Auditor
+
+	Version string        // of the program, for the metrics
+	Tracer  *trace.Tracer // makes spans; nil: nobody does. Whoever made it closes it, after Run
+	PProf   bool          // the admin listener has net/http/pprof
 
 	Logger *slog.Logger // nil: silent
 }

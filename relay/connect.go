@@ -110,9 +110,14 @@ func (s *Server) connectEarly(w http.ResponseWriter, r *http.Request, b *bridge,
 // parseConnect reads the query. Its bridge is never nil: what could be read is
 // in it, for the log.
 func (s *Server) parseConnect(r *http.Request) (*bridge, error) {
+	now := time.Now()
 	b := &bridge{
-		id: token.NewID(), created: time.Now(), offered: ws.Offered(r), from: s.from(r),
+		id: token.NewID(), created: now, offered: ws.Offered(r), from: s.from(r),
 		arrived: make(chan arrival, 1), ended: make(chan error, 1),
+	}
+	b.began = now
+	if parent := r.Header.Get(wire.HeaderTraceParent); wire.TraceID(parent) != "" {
+		b.traceparent = parent
 	}
 	b.live, b.end = context.WithCancelCause(s.ctx)
 	q, err := parseQuery(r)
@@ -212,6 +217,7 @@ func (s *Server) admit(r *http.Request, b *bridge) error {
 	if b.principal, err = s.authenticate(r, b); err != nil {
 		return err
 	}
+	s.known(b)
 	if !b.early { // an early one has been upgraded
 		if err := ws.CheckUpgrade(r); errors.Is(err, ws.ErrNoUpgrade) {
 			return err
@@ -282,7 +288,9 @@ func (a aim) targets() []string {
 
 // awaitDevice signals the device and waits for it to come. ctx ends when the requester
 // leaves.
-func (s *Server) awaitDevice(ctx context.Context, b *bridge) (arrival, error) {
+func (s *Server) awaitDevice(ctx context.Context, b *bridge) (_ arrival, err error) {
+	b.asking()
+	defer func() { b.came(err) }()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.DialBack,
 		fmt.Errorf("%w: device %q did not dial back within %v", errDialBack, b.deviceID, s.cfg.DialBack))
 	defer cancel()
@@ -368,7 +376,7 @@ func (s *Server) signal(ctx context.Context, b *bridge) (err error) {
 	if s.cfg.Signer != nil {
 		s.cfg.Signer.Sign(sig)
 	}
-	if err := s.cfg.Signaler.Signal(ctx, sig); err != nil {
+	if err := s.handOver(ctx, b, sig); err != nil {
 		return fmt.Errorf("signal device: %w", err)
 	}
 	return nil

@@ -104,6 +104,24 @@
 // with 1011. A kill has its line at the owner, before that of the end. A node that could
 // not make a bridge for that reason is not ready. README.md has the threat model.
 //
+// # Metrics and traces
+//
+// observe.go and audit.go count what happens, in package metrics; nothing is counted while
+// bytes flow: a scrape adds what each pump has passed on so far to the sum of bridges that
+// are over. The handshake's stages are
+//
+//	admit      from the request until the device is being told
+//	signal     until the hub has taken the signal
+//	dial back  until the device's request is here; 0 if it came before the hub's answer
+//	join       until both 101s are out
+//
+// Their names are the same in traces (package trace), where dial back begins with the
+// signal. A trace continues the requester's traceparent once its credentials are good, goes
+// to the device in the signal, and comes back with the device's request. One that comes back
+// counts if it is of the bridge's own trace, which is all that the owner knows to check;
+// the node in between does not know it, so the owner tells it in its answer, in the header
+// Traceparent, and that node takes it out of what the device gets.
+//
 // # Signed URLs
 //
 // Who may connect may ask /bridge/getSignedUrl for a URL that connects without

@@ -18,12 +18,12 @@ import (
 // all there are: until the deadline, or until Kill. A balancer that has not noticed yet
 // still sends requesters here for Config.LameDuck, who are told to try again.
 func (s *Server) drain() {
-	open := s.table.drain(s.cfg.Drain > 0)
+	open := s.table.drain(s.cfg.Drain > 0, time.Now().Add(s.cfg.Drain))
 	noticed := time.NewTimer(s.cfg.LameDuck)
 	defer noticed.Stop()
 	if s.cfg.Drain > 0 { // or nobody has time for that
 		for _, leg := range open {
-			leg.Ping([]byte(wire.PingDraining))
+			s.move(leg)
 		}
 		s.leaveAll(false)
 		s.waitForAll()
@@ -64,7 +64,7 @@ func (s *Server) waitForAll() {
 // stop ends what is left: bridges with a close frame, forwards by asking their owners
 // for one. It returns when no forward is left, and none can be added.
 func (s *Server) stop() {
-	s.table.drain(false)
+	s.table.drain(false, time.Now())
 	s.cancel(&pump.Stop{Code: wire.Draining, Text: "the node stops; connect again"})
 	s.leaveAll(true)
 	deadline := time.NewTimer(cluster.Linger)
@@ -131,7 +131,7 @@ func (s *Server) left(w http.ResponseWriter, r *http.Request) {
 		if l.Now {
 			s.end(id, &pump.Stop{Code: wire.Draining, Text: "the node through which the device came stops; connect again"})
 		} else if leg := s.table.toMove(id); leg != nil {
-			leg.Ping([]byte(wire.PingDraining))
+			s.move(leg)
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"websocketbridge/relay/cluster"
+	"websocketbridge/relay/metrics"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
 )
@@ -24,7 +25,7 @@ const headerFrom = "Bridge-From"
 // passedOn are the headers of a device's request that its owner needs.
 var passedOn = []string{
 	"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions",
-	"Content-Type", "User-Agent",
+	"Content-Type", "User-Agent", wire.HeaderTraceParent,
 }
 
 // forward passes a device's accept or reject on to the node that owns the bridge, and a
@@ -50,6 +51,9 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims,
 		s.refuseForward(w, r, c, path, err)
 		return
 	}
+	trace := s.cfg.Tracer.Forward(a.Header.Get(wire.HeaderTraceParent), began)
+	a.Header.Del(wire.HeaderTraceParent)
+	trace.Set("owner", c.Owner)
 	id := c.BridgeID
 	if ticket { // the bridge has another
 		id, _ = token.ParseID(a.Header.Get(wire.HeaderBridgeID))
@@ -61,6 +65,8 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims,
 		}
 	}
 	if a.Status != http.StatusSwitchingProtocols {
+		s.metrics.ForwardedOut(metrics.ForwardAnswered)
+		trace.End()
 		s.cfg.Logger.Info("owner refused", "path", r.URL.Path, "status", a.Status, "bridge", id.String(),
 			"device", c.DeviceID, "owner", c.Owner, "from", s.from(r))
 		copyAnswer(w, a)
@@ -68,10 +74,13 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c token.Claims,
 	}
 	device, head, err := takeOver(w, a)
 	if err != nil {
+		trace.Fail(string(wire.BridgeGone))
 		a.Close()
 		s.refuseForward(w, r, c, path, fmt.Errorf("%w: answer the device: %w", errGone, err))
 		return
 	}
+	trace.End()
+	s.metrics.ForwardedOut(metrics.ForwardJoined)
 	log := s.cfg.Logger.With("bridge", id.String(), "device", c.DeviceID, "owner", c.Owner)
 	log.Info("forward open", "from", s.from(r), "took", time.Since(began).Round(time.Microsecond))
 	joined, cutJoined := context.WithCancel(context.Background())
@@ -124,6 +133,8 @@ func (s *Server) askOwner(ctx context.Context, w http.ResponseWriter, r *http.Re
 }
 
 func (s *Server) refuseForward(w http.ResponseWriter, r *http.Request, c token.Claims, path string, err error) {
+	s.metrics.ForwardedOut(metrics.ForwardFailed)
+	s.badToken(err)
 	p := problem(nil, err)
 	if path != wire.PathConnectSigned { // where nobody has made a bridge yet
 		p.BridgeID = c.BridgeID.String()

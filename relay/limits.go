@@ -34,6 +34,11 @@ const (
 	limitAddressPending    = "address_pending" // Config.MaxPendingPerAddress
 )
 
+var allLimits = []string{
+	limitBridges, limitWaiting, limitDeviceBridges, limitPrincipalBridges, limitPrincipalConnects, limitDeviceConnects, limitAddressConnects,
+	limitFailures, limitRuleBridges, limitRuleConnects, limitRequests, limitForwards, limitPending, limitAddressPending,
+}
+
 // A limitError is a limit that was reached.
 type limitError struct {
 	limit string

@@ -31,6 +31,7 @@ func (s *Server) nodeHandler() http.Handler {
 	// The owner's log has the device's or requester's address, not the peer's.
 	asDevice := func(h func(http.ResponseWriter, *http.Request, string)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
+			s.metrics.ForwardedIn()
 			via := cmp.Or(r.Header.Get(cluster.HeaderNode), r.RemoteAddr)
 			r.RemoteAddr = cmp.Or(r.Header.Get(headerFrom), r.RemoteAddr)
 			h(w, r, clean(via, maxLogged))

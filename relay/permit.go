@@ -215,6 +215,7 @@ func (s *Server) canI(w http.ResponseWriter, r *http.Request) {
 		if pr.Code == wire.MethodNotAllowed {
 			w.Header().Set("Allow", http.MethodGet)
 		}
+		s.metrics.Refused(wire.PathCanI, pr.Code)
 		s.tell(slog.LevelInfo, "permission not told", pr.Code, err, append(about, "reason", pr.Code)...)
 		writeProblem(w, pr)
 		return

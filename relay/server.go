@@ -16,6 +16,7 @@ import (
 
 	"websocketbridge/relay/audit"
 	"websocketbridge/relay/calm"
+	"websocketbridge/relay/metrics"
 	"websocketbridge/relay/pump"
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/wire"
@@ -32,6 +33,7 @@ type Server struct {
 	limits   *limits
 	pending  *pending
 	origins  []origin
+	metrics  *metrics.Node
 	calm     *calm.Log // for lines that strangers can cause
 
 	// ctx ends when nothing may live on: waiting requesters are refused, open
@@ -56,6 +58,7 @@ func New(cfg Config) (*Server, error) {
 		limits: newLimits(cfg), pending: newPending(cfg), calm: &calm.Log{To: cfg.Logger},
 	}
 	s.pending.evicted = s.evicted
+	s.metrics = metrics.New(cfg.Version, s.sample)
 	if s.origins, err = parseOrigins(cfg.Origins); err != nil {
 		return nil, err
 	}
@@ -208,6 +211,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 
 // panicked is called with what recover returned; about says where it was.
 func (s *Server) panicked(p any, about ...any) {
+	s.metrics.Panicked()
 	s.calm.Log(slog.LevelError, "panic", "panic", append(about, "panic", wire.Redact(fmt.Sprint(p)), "stack", string(debug.Stack()))...)
 }
 
@@ -215,9 +219,10 @@ func (s *Server) panicked(p any, about ...any) {
 // the goroutine, the request and the buffers of net/http go.
 func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	b.move(joining, open)
-	if s.table.opened(b, requester, got.via) {
-		requester.Ping([]byte(wire.PingDraining))
+	if s.table.opened(b, requester, got.leg, got.via) {
+		s.move(requester)
 	}
+	life := s.isOpen(b, got)
 	wait := time.Since(b.created)
 	log := s.cfg.Logger.With(slog.String("bridge", b.id.String()), slog.String("device", b.deviceID),
 		slog.String("principal", b.principal.Name), slog.String("target", clean(b.target, maxLogged)))
@@ -228,6 +233,9 @@ func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	if rule := b.permit.Rule(); rule != "" {
 		about = append(about, "rule", rule)
 	}
+	if id := b.traceID(); id != "" {
+		about = append(about, "trace", id)
+	}
 	log.Info("bridge open", about...)
 	b.opened = true
 	s.work.Go(func() {
@@ -235,6 +243,7 @@ func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 		res := pump.Run(b.live, requester, got.leg, s.cfg.pump(b.permit.Caps))
 		b.move(open, closed)
 		s.recordClosed(b, got.via, res)
+		s.isClosed(life, res)
 		log.Info("bridge closed", "reason", res.Reason, "by", res.By, "close", res.CloseCode, "text", clean(res.Text, 200),
 			"duration", res.Duration.Round(time.Millisecond), "to_device_bytes", res.ToDevice, "to_requester_bytes", res.ToRequester)
 	})
@@ -251,8 +260,12 @@ func (s *Server) logRefused(b *bridge, err error) {
 	if b.principal != nil {
 		name = b.principal.Name
 	}
-	s.tell(slog.LevelInfo, "bridge refused", p.Code, err, "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name,
-		"target", clean(b.target, maxLogged), "from", b.from, "reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond))
+	var more []any
+	if id := b.traceID(); id != "" && b.granted { // a stranger's is not worth a line's length
+		more = []any{"trace", id}
+	}
+	s.tell(slog.LevelInfo, "bridge refused", p.Code, err, append(more, "bridge", p.BridgeID, "device", clean(b.deviceID, wire.MaxDeviceID), "principal", name,
+		"target", clean(b.target, maxLogged), "from", b.from, "reason", p.Code, "waited", time.Since(b.created).Round(time.Millisecond))...)
 }
 
 // group counts handlers and goroutines, so that Run can wait for all of them.

@@ -19,6 +19,7 @@
 //	expiresAt     as 2006-01-02T15:04:05Z, one text per time; after it the token is dead
 //	rejectUrl     where to POST {"code","message"} to refuse; a secret
 //	subprotocols  what the requester speaks, best first
+//	traceparent   of the bridge's trace (W3C Trace Context), to be sent along when dialling
 //	sig           the relay's signature, see below; absent if it has no key for that
 //
 // Parse is strict about what it knows: one object, no member twice, none of
@@ -46,7 +47,9 @@
 // where each value is 4 bytes of length (as all numbers, big endian) and its bytes in UTF-8.
 // v is in decimal and 0 if absent, expiresAt is its text in the JSON form, and what is
 // absent is empty. sig and members that are not known are not covered: a later member that
-// matters comes with another version of the signature. testdata/signature.json has an
+// matters comes with another version of the signature. traceparent is such a member: it
+// came after the signature, agents that do not know it have to go on, and all it can do is
+// to name a trace wrongly, which the relay notices. testdata/signature.json has an
 // example; there the key's seed is the bytes 00 to 1f.
 //
 // A key is one line, "ed25519-private:" or "ed25519-public:" and base64url of the 32 bytes

@@ -100,6 +100,12 @@ func TestSignatureCovers(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
+	traced := full() // which came later than the signature
+	signaler.NewSigner(key).Sign(traced)
+	traced.TraceParent = ""
+	if err := signaler.CheckSignature(traced, list); err != nil {
+		t.Errorf("without its traceparent: %v", err)
+	}
 	// A fraction of a second is not sent, so it is not signed.
 	s := full()
 	s.ExpiresAt = s.ExpiresAt.Add(time.Millisecond).In(time.FixedZone("", 3600))

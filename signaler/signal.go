@@ -48,6 +48,7 @@ type Signal struct {
 	ExpiresAt    time.Time // zero: no expiry
 	RejectURL    string    // empty: the device cannot refuse
 	Subprotocols []string
+	TraceParent  string // W3C; a hint for logs and traces, so Encode leaves it out where it does not fit
 	Sig          string
 }
 
@@ -63,6 +64,7 @@ type form struct {
 	ExpiresAt    string   `json:"expiresAt,omitempty"`
 	RejectURL    string   `json:"rejectUrl,omitempty"`
 	Subprotocols []string `json:"subprotocols,omitempty"`
+	TraceParent  string   `json:"traceparent,omitempty"`
 	Sig          string   `json:"sig,omitempty"`
 }
 
@@ -71,21 +73,22 @@ func (s *Signal) Encode() ([]byte, error) {
 	f := form{
 		AcceptURL: s.AcceptURL, RequestData: s.RequestData, Version: s.Version, BridgeID: s.BridgeID,
 		DeviceID: s.DeviceID, Target: s.Target, Principal: s.Principal, RejectURL: s.RejectURL,
-		ExpiresAt: expiryText(s.ExpiresAt), Subprotocols: s.Subprotocols, Sig: s.Sig,
+		ExpiresAt: expiryText(s.ExpiresAt), Subprotocols: s.Subprotocols, TraceParent: s.TraceParent, Sig: s.Sig,
 	}
 	for _, v := range append([]string{f.AcceptURL, f.RequestData, f.BridgeID, f.DeviceID, f.Target, f.Principal,
-		f.RejectURL, f.Sig}, f.Subprotocols...) {
+		f.RejectURL, f.TraceParent, f.Sig}, f.Subprotocols...) {
 		if !utf8.ValidString(v) { // encoding/json would send U+FFFD instead
 			return nil, errors.New("encode signal: a value is not valid UTF-8")
 		}
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // every byte counts against MaxSize
-	if err := enc.Encode(f); err != nil {
+	out, err := f.encode()
+	if err == nil && len(out) > MaxSize && f.TraceParent != "" {
+		f.TraceParent = ""
+		out, err = f.encode()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("encode signal: %w", err)
 	}
-	out := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 	if len(out) > MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes; %d are allowed", ErrTooBig, len(out), MaxSize)
 	}
@@ -93,6 +96,14 @@ func (s *Signal) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode signal: %w", err)
 	}
 	return out, nil
+}
+
+func (f form) encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // every byte counts against MaxSize
+	err := enc.Encode(f)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // Parse reads a signal. Errors never quote a value: any of them may be a secret.
@@ -113,7 +124,7 @@ func Parse(b []byte) (*Signal, error) {
 		{"acceptUrl", &s.AcceptURL}, {"requestData", &s.RequestData}, {"v", &s.Version},
 		{"bridgeId", &s.BridgeID}, {"deviceId", &s.DeviceID}, {"target", &s.Target},
 		{"principal", &s.Principal}, {"expiresAt", &exp}, {"rejectUrl", &s.RejectURL},
-		{"subprotocols", &protocols}, {"sig", &s.Sig},
+		{"subprotocols", &protocols}, {"traceparent", &s.TraceParent}, {"sig", &s.Sig},
 	} {
 		raw, ok := members[m.name]
 		delete(members, m.name)

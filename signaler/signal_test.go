@@ -2,6 +2,7 @@ package signaler_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,6 +21,7 @@ func full() *signaler.Signal {
 		ExpiresAt:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		RejectURL:    "https://relay.example/bridge/reject?bridgeToken=t0k3n",
 		Subprotocols: []string{"bridge.session.v1", "mqtt"},
+		TraceParent:  "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 		Sig:          "c2lnbmF0dXJl",
 	}
 }
@@ -103,6 +105,38 @@ func TestEncodeRefuses(t *testing.T) {
 			}
 			quotesNothing(t, err.Error())
 		})
+	}
+}
+
+// A trace is no reason to refuse a bridge: what does not fit goes without.
+func TestEncodeTraceParent(t *testing.T) {
+	s := full()
+	b, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := signaler.MaxSize - len(b)
+	member := `"traceparent":"` + s.TraceParent + `",`
+	for _, tt := range []struct {
+		more int
+		kept bool
+	}{{room, true}, {room + 1, false}, {room + len(member), false}} {
+		s := full()
+		s.RequestData += strings.Repeat("x", tt.more)
+		b, err := s.Encode()
+		if err != nil {
+			t.Fatalf("%d more bytes: %v", tt.more, err)
+		}
+		if bytes.Contains(b, []byte(member)) != tt.kept {
+			t.Errorf("%d more bytes: %s", tt.more, b)
+		}
+		if s.TraceParent != full().TraceParent {
+			t.Error("Encode has changed the signal")
+		}
+	}
+	s.RequestData += strings.Repeat("x", room+len(member)+1)
+	if _, err := s.Encode(); !errors.Is(err, signaler.ErrTooBig) {
+		t.Errorf("one byte too many without it: %v", err)
 	}
 }
 
@@ -252,6 +286,9 @@ func FuzzParse(f *testing.F) {
 		again, err := signaler.Parse(b)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if again.TraceParent == "" && len(in) > signaler.MaxSize/2 {
+			s.TraceParent = "" // with it, it would be too big
 		}
 		if !reflect.DeepEqual(*s, *again) {
 			t.Fatalf("%s parsed to another signal", b)

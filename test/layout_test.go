@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"signaler/c2d":          {"signaler", "signaler/credential"},
 	"signaler/method":       {"signaler", "signaler/credential"},
 	"signaler/auto":         {"signaler", "signaler/method"},
-	"relay":                 {"relay/audit", "relay/auth", "relay/calm", "relay/cluster", "relay/policy", "relay/token", "relay/pump", "relay/wire", "relay/ws", "signaler"},
+	"relay":                 {"relay/audit", "relay/auth", "relay/calm", "relay/cluster", "relay/metrics", "relay/policy", "relay/token", "relay/trace", "relay/pump", "relay/wire", "relay/ws", "signaler"},
 	"relay/calm":            {},
 	"relay/cluster":         {"relay/calm"},
 	"relay/wire":            {},
@@ -36,14 +36,16 @@ var imports = map[string][]string{
 	"relay/token":           {},
 	"relay/auth":            {},
 	"relay/audit":           {},
+	"relay/metrics":         {"relay/wire"},
 	"relay/policy":          {"relay/auth"},
+	"relay/trace":           {},
 	"relay/auth/authtest":   {},
 	"relay/session":         {},
 	"relay/settings":        {},
 	"relay/pump":            {"relay/wire", "relay/ws"},
 	"relay/client":          {"relay/session", "relay/wire", "relay/ws"},
 	"relay/cmd/relay": {
-		"relay", "relay/audit", "relay/auth", "relay/calm", "relay/cluster", "relay/policy", "relay/settings", "relay/token", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
+		"relay", "relay/audit", "relay/auth", "relay/calm", "relay/cluster", "relay/metrics", "relay/policy", "relay/settings", "relay/token", "relay/trace", "relay/wire", "relay/ws", "signaler", "signaler/auto", "signaler/c2d", "signaler/credential",
 		"signaler/entra", "signaler/fake", "signaler/method", "signaler/sas",
 	},
 	"relay/cmd/bridge":    {"relay/client", "relay/session", "relay/settings", "relay/wire", "relay/ws"},
@@ -92,7 +94,9 @@ var foreign = map[string][]string{
 	"github.com/gorilla/websocket":         {"relay/ws", "signaler/c2d", "signaler/fake"},
 	"github.com/kelseyhightower/envconfig": {"relay/settings"},
 	"github.com/pires/go-proxyproto":       {"relay/cmd/relay"},
+	"github.com/prometheus/client_golang":  {"relay/metrics"},
 	"github.com/spf13/cobra":               {"relay/cmd/relay", "relay/cmd/bridge"},
+	"go.opentelemetry.io/otel":             {"relay/trace"},
 	"go.yaml.in/yaml/v3":                   {"relay/policy"},
 	"golang.org/x/crypto/chacha20poly1305": {"relay/token"},
 	"golang.org/x/net/proxy":               {"relay/ws", "signaler/c2d"},
@@ -153,6 +157,39 @@ func TestImports(t *testing.T) {
 	for pkg := range imports {
 		if !seen[pkg] {
 			t.Errorf("the table has a row for %s, which has no Go files", pkg)
+		}
+	}
+}
+
+// TestSmallPrograms: what runs on devices and at users' is small, and traces and counts
+// nothing. Whatever they come to import, these packages are not among it.
+func TestSmallPrograms(t *testing.T) {
+	direct := map[string][]string{} // without tests
+	for file := range goFiles(t) {
+		if !strings.HasSuffix(file, "_test.go") {
+			direct[path.Dir(file)] = append(direct[path.Dir(file)], importsOf(t, file)...)
+		}
+	}
+	for _, program := range []string{"deviceagent/cmd/deviceagent", "relay/cmd/bridge"} {
+		seen := map[string]bool{}
+		for todo := []string{program}; len(todo) > 0; {
+			pkg := todo[0]
+			todo = todo[1:]
+			for _, imp := range direct[pkg] {
+				ours, ok := strings.CutPrefix(imp, module)
+				if ok && !seen[ours] {
+					seen[ours] = true
+					todo = append(todo, ours)
+				}
+			}
+		}
+		if len(seen) < 5 {
+			t.Errorf("%s: only %d packages are found", program, len(seen))
+		}
+		for _, big := range []string{"relay", "relay/metrics", "relay/trace", "relay/auth", "relay/audit"} {
+			if seen[big] {
+				t.Errorf("%s links %s", program, big)
+			}
 		}
 	}
 }

@@ -80,6 +80,7 @@ type Log struct {
 type Stats struct {
 	Written, Lost, Suppressed uint64
 	Failures                  uint64 // attempts to write that failed
+	Failing                   bool   // the last one did
 }
 
 // An entry is a line in the queue.
@@ -213,7 +214,9 @@ func (l *Log) Err() error {
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stats
+	s := l.stats
+	s.Failing = l.err != nil
+	return s
 }
 
 // Reopen has the file opened by its name again, after logrotate has moved it.

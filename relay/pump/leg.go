@@ -25,6 +25,8 @@ type Leg struct {
 	stuck    atomic.Int64 // when the write of data under way began, in ns since start; -1: none under way
 	since    atomic.Int64 // when the read under way began or last got bytes, in ns since start; -1: none under way
 	gotClose atomic.Bool  // the peer's close frame has come
+	passed   atomic.Int64 // payload bytes written by the pump
+	pumped   atomic.Bool  // start is the pump's, and does not change any more
 
 	wmu    ioLock // serializes writes to conn
 	closed bool   // our close frame is out, or a frame is torn: nothing may follow; guarded by wmu
@@ -90,6 +92,23 @@ func (l *Leg) write(b []byte) error {
 func (l *Leg) blocked() (since time.Duration, writing bool) {
 	s := l.stuck.Load()
 	return time.Duration(s), s >= 0
+}
+
+// Passed is how much payload the pump has written to the peer. Any goroutine may ask at
+// any time in the leg's life.
+func (l *Leg) Passed() int64 { return l.passed.Load() }
+
+// Stalled is for how long the peer has not read what the pump writes; 0: it does. Any
+// goroutine may ask at any time in the leg's life.
+func (l *Leg) Stalled() time.Duration {
+	if !l.pumped.Load() {
+		return 0
+	}
+	since, writing := l.blocked()
+	if !writing {
+		return 0
+	}
+	return time.Since(l.start) - since
 }
 
 // post queues a control frame; a goroutine writes it as soon as the frame under

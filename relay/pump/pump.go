@@ -85,6 +85,7 @@ func Run(ctx context.Context, requester, device *Leg, cfg Config) Result {
 	requester.side, device.side = Requester, Device
 	for _, leg := range p.legs {
 		leg.start, leg.heard = p.start, make(chan struct{})
+		leg.pumped.Store(true)
 	}
 	p.mu.Lock()
 	p.timer = time.AfterFunc(time.Hour, p.keep)
@@ -125,6 +126,7 @@ func (p *pump) direction(src, dst *Leg) (passed int64) {
 		if len(out) > 0 && p.mayPass(payload) {
 			if err := dst.write(out); err == nil {
 				passed += payload
+				dst.passed.Store(passed) // nobody else writes it
 			} else {
 				p.gone(dst, err)
 			}

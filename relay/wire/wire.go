@@ -32,6 +32,8 @@ const (
 	PathHealthz = "/healthz" // the process serves
 	PathReadyz  = "/readyz"  // the node takes new bridges
 	PathBridges = "/bridges" // GET: all there are, ?local those of this node; DELETE /bridges/{id}: end one
+	PathMetrics = "/metrics" // for Prometheus
+	PathPProf   = "/debug/pprof/"
 )
 
 // PingDraining is the payload of a ping by which a node that drains asks its
@@ -61,6 +63,9 @@ const UpgradeEarly = "early"
 const (
 	HeaderAPIKey   = "X-Api-Key" // #nosec G101 -- a name; as in websocketbridge; Authorization: Bearer works as well
 	HeaderBridgeID = "Bridge-Id" // in every answer that belongs to a bridge
+	// HeaderTraceParent says of which trace a request is part (W3C Trace Context). A
+	// requester may send it; a device sends what its signal had.
+	HeaderTraceParent = "Traceparent"
 )
 
 // SessionV1 is the subprotocol of the first session version: many streams on

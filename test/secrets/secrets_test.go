@@ -55,6 +55,8 @@ type scene struct {
 	trust                             *tls.Config
 	answers                           testlog.Buffer
 	idp                               *authtest.Provider
+	spans                             testlog.Buffer // as the nodes have handed them over
+	collector                         string         // where; a URL
 }
 
 func (s *scene) path(name string) string { return filepath.Join(s.dir, name) }
@@ -166,6 +168,7 @@ func (s *scene) newNodes() {
 			"RELAY_HUB_FEEDBACK=true", "RELAY_HUB_CONNECTION_STRING_FILE="+s.hub, "RELAY_HUB_CA_FILE="+s.ca,
 			"RELAY_HUB_AMQP_ADDR="+s.hubTap.addr, "RELAY_DIAL_BACK=2s", "RELAY_RELOAD=0",
 			"RELAY_LOG_LEVEL=debug", "RELAY_AUDIT="+s.path(fmt.Sprintf("audit%d.jsonl", i+1)), "RELAY_DRAIN=1s",
+			"RELAY_PPROF=true", "OTEL_EXPORTER_OTLP_ENDPOINT="+s.collector, "OTEL_BSP_SCHEDULE_DELAY=100",
 		)))
 	}
 	for _, p := range s.nodes {
@@ -189,7 +192,8 @@ func (s *scene) bridge(name, keyFile string, at *tap, args ...string) *process {
 
 func TestNoSecretIsTold(t *testing.T) {
 	s := &scene{t: t, dir: t.TempDir(), secrets: newSieve(), planted: map[string]bool{}, said: map[string]func() string{}}
-	s.said["answers"] = s.answers.String
+	s.said["answers"], s.said["spans"] = s.answers.String, s.spans.String
+	s.newCollector()
 	s.newProvider()
 	s.newNodes()
 	tunnel := s.bridges()
@@ -202,6 +206,14 @@ func TestNoSecretIsTold(t *testing.T) {
 	s.handoff()
 	s.learn()
 
+	until(s.t, "spans of everything are there", func() bool {
+		for _, name := range []string{"connect", "admit", "signal", "dial back", "accept", "join", "forward", "bridge", string(wire.Killed), string(wire.HubFailed)} {
+			if !strings.Contains(s.spans.String(), `"`+name+`"`) {
+				return false
+			}
+		}
+		return true
+	})
 	dumped := append(slices.Clone(s.nodes), s.agent, tunnel)
 	for _, p := range dumped {
 		p.dump()
@@ -460,8 +472,13 @@ func (s *scene) kill() {
 	}
 	stdio.ends(true)
 	s.ask("DELETE", "http://"+s.admin[0]+wire.PathBridges+"/"+id[1], "", "")
-	for _, path := range []string{"/metrics", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/vars", wire.PathReadyz} {
-		s.ask("GET", "http://"+s.admin[0]+path, "", "")
+	for _, admin := range s.admin {
+		for _, path := range []string{"/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/debug/vars", wire.PathReadyz} {
+			s.ask("GET", "http://"+admin+path, "", "")
+		}
+		if _, text := s.ask("GET", "http://"+admin+wire.PathMetrics, "", ""); !strings.Contains(text, "\nrelay_refused_total{") || !strings.Contains(text, "\nrelay_bridges_closed_total{") {
+			s.t.Errorf("no metrics of bridges and refusals:\n%s", text)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"websocketbridge/relay/client"
 	envsettings "websocketbridge/relay/settings"
+	"websocketbridge/relay/wire"
 	"websocketbridge/relay/ws"
 )
 
@@ -34,7 +35,8 @@ const settingsHelp = `Environment:
   BRIDGE_CA_FILE       PEM file with certificates to trust besides the system's
   BRIDGE_OIDC_ISSUER, BRIDGE_OIDC_CLIENT_ID, BRIDGE_OIDC_SCOPES   see bridge login --help
   BRIDGE_ALLOW_PLAIN   true permits ws:// to a relay that is not on this machine
-  HTTPS_PROXY, HTTP_PROXY, NO_PROXY   as everywhere; user and password in the URL work`
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY   as everywhere; user and password in the URL work
+  TRACEPARENT   of the trace of which the bridge is to be part (W3C Trace Context)`
 
 // settings is what flags and environment say together; a flag wins.
 type settings struct {
@@ -67,6 +69,9 @@ func (s *settings) load() error {
 	roots, err := ws.LoadRoots(cmp.Or(s.caFile, e.CAFile))
 	if err != nil {
 		return usageError{err}
+	}
+	if parent := os.Getenv("TRACEPARENT"); wire.TraceID(parent) != "" { // what is none is nobody's fault here
+		s.client.Header = http.Header{wire.HeaderTraceParent: {parent}}
 	}
 	s.client.Dialer = ws.Dialer{TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}
 	s.login = loginSettings{e.OIDCIssuer, e.OIDCClientID, e.OIDCScopes}

@@ -16,6 +16,7 @@ import (
 	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/settings"
 	"websocketbridge/relay/token"
+	"websocketbridge/relay/trace"
 	"websocketbridge/relay/ws"
 )
 
@@ -32,7 +33,8 @@ type config struct {
 
 	Origins []string `envconfig:"ORIGINS" example:"https://app.example.com,https://*.example.com" desc:"web pages that may use the relay, besides those of its own host"`
 
-	AdminListen string `envconfig:"ADMIN_LISTEN" default:"127.0.0.1:9090" desc:"admin listener: /healthz, /readyz; none: empty"`
+	AdminListen string `envconfig:"ADMIN_LISTEN" default:"127.0.0.1:9090" desc:"admin listener: /healthz, /readyz, /metrics, /bridges; none: empty"`
+	PProf       bool   `envconfig:"PPROF" desc:"the admin listener has /debug/pprof/, too"`
 
 	Auth     []string     `envconfig:"AUTH" default:"keys" example:"keys,oidc" desc:"how requesters prove who they are, one or more; keys: API keys; oidc: tokens of an identity provider; cert: client certificates; or none: everybody may do everything"`
 	APIKeys  string       `envconfig:"API_KEYS" example:"/etc/relay/api-keys" desc:"file with hashed API keys, see relay hash-key"`
@@ -80,6 +82,7 @@ type prepared struct {
 	node  *cluster.Config // nil: the only node
 	log   *slog.Logger
 
+	traced  bool
 	watched []*watched
 }
 
@@ -102,6 +105,7 @@ func load(logTo io.Writer) (*config, prepared, error) {
 		Origins:  c.Origins,
 		MaxBytes: c.MaxBytes, MaxBridges: c.MaxBridges, MaxWaiting: c.MaxWaiting, MaxSignedTTL: orNever(c.SignedTTL), Drain: orNever(c.Drain), LameDuck: c.LameDuck, PublicURL: c.PublicURL, Revoke: c.PolicyRevoke,
 	}}
+	p.relay.Version, p.relay.PProf = settings.Version(), c.PProf
 	c.Limits.apply(&p.relay)
 	plainUnread := slices.ContainsFunc(faults, func(f settings.Fault) bool { return f.Name == "RELAY_PLAIN" })
 	switch {
@@ -157,6 +161,11 @@ func load(logTo io.Writer) (*config, prepared, error) {
 	}
 	c.checkLimits(p.relay, bad)
 	c.Audit.check(bad)
+	traced, wrong := trace.Wanted()
+	p.traced = traced
+	for _, f := range wrong {
+		faults = append(faults, settings.Fault(f))
+	}
 	if p.log, err = c.Log.New("RELAY", logTo); err != nil {
 		name, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), "RELAY_"), ": ")
 		bad(name, "%s", problem)

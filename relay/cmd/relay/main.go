@@ -48,6 +48,10 @@ SIGTERM or Ctrl-C drains: no new bridges, and open ones may go on for RELAY_DRAI
 A second signal ends them, a third one the process. SIGHUP, or a change of their
 files, puts new keys, certificates and rules in force; open bridges stay.
 
+The admin listener has /metrics for Prometheus. With OTEL_EXPORTER_OTLP_ENDPOINT, as
+http://127.0.0.1:4318, bridges are traced; OTEL_EXPORTER_OTLP_HEADERS, _CERTIFICATE,
+OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are heeded, too.
+
 ` + usage(),
 		Args:          cobra.NoArgs,
 		Version:       settings.Version(),

@@ -35,7 +35,7 @@ func with(t *testing.T, env map[string]string, in string, args ...string) ran {
 func setenv(t *testing.T, env map[string]string) {
 	t.Helper()
 	for _, e := range os.Environ() {
-		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "RELAY_") {
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "RELAY_") || strings.HasPrefix(name, "OTEL_") {
 			t.Setenv(name, "") // so that it comes back
 			os.Unsetenv(name)
 		}

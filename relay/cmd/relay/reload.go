@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"websocketbridge/relay/metrics"
 )
 
 // A watched is what one setting, or a few that belong together, take from files. The
@@ -25,6 +27,8 @@ type watched struct {
 	// apply puts in force what the files hold, and says in public terms what that is,
 	// for the log. After an error everything is as it was. Neither quotes the files.
 	apply func(texts []string) (inForce []any, err error)
+
+	seen func(result string) // hears what a look has found, in words of package metrics; may be nil
 
 	inForce digest // of what was applied last
 	refused digest // of what apply refused last
@@ -116,6 +120,7 @@ func (w *watched) look(log *slog.Logger, asked bool) bool {
 		back := w.told != ""
 		w.faults, w.told = 0, ""
 		if back {
+			w.saw(metrics.ReloadRestored)
 			log.Info("what is in force is in the file again")
 		}
 		return back
@@ -125,6 +130,7 @@ func (w *watched) look(log *slog.Logger, asked bool) bool {
 		inForce, err := w.apply(texts)
 		if err == nil {
 			w.inForce, w.faults, w.told = d, 0, ""
+			w.saw(metrics.ReloadDone)
 			log.Info("reloaded", inForce...)
 			return true
 		}
@@ -135,8 +141,15 @@ func (w *watched) look(log *slog.Logger, asked bool) bool {
 		return false
 	}
 	w.told = which
+	w.saw(metrics.ReloadFailed)
 	log.Error("not reloaded; what was in force stays", "reason", fault)
 	return true
+}
+
+func (w *watched) saw(result string) {
+	if w.seen != nil {
+		w.seen(result)
+	}
 }
 
 // textsAgain is texts for files that may be something else by now: to open a named pipe

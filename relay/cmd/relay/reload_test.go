@@ -94,10 +94,15 @@ func TestLook(t *testing.T) {
 					}
 				}
 				var log strings.Builder
+				seen := ""
+				w.seen = func(result string) { seen += result }
 				said := w.look(slog.New(slog.NewTextHandler(&log, nil)), s.asked)
 				got := log.String()
 				if said != (s.log != "") || said != (got != "") || !strings.Contains(got, s.log) || strings.Count(got, "\n") > 1 {
 					t.Errorf("step %d: said %t %q, want %q", i+1, said, got, s.log)
+				}
+				if want := map[string]string{reloaded: "reloaded", refused: "failed", away: "failed", back: "restored"}[s.log]; seen != want {
+					t.Errorf("step %d: %q is counted, want %q", i+1, seen, want)
 				}
 				if strings.Contains(got, garbage) {
 					t.Errorf("step %d: quoted: %s", i+1, got)

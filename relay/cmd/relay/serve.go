@@ -89,10 +89,17 @@ func serve(ctx context.Context, out, logTo io.Writer) (err error) {
 	defer sig.close()
 	p.relay.Signaler = sig.signaler
 
+	if p.traced {
+		if p.relay.Tracer, err = openTraces(log); err != nil {
+			return err
+		}
+		defer closeTraces(p.relay.Tracer, log) // when the last bridge has ended
+	}
 	node, err := relay.New(p.relay)
 	if err != nil {
 		return err
 	}
+	countReloads(node.Metrics(), p.watched)
 	// The signaler outlives the drain: waiting devices may still be told.
 	sigCtx, stopSig := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
