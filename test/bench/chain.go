@@ -37,13 +37,17 @@ const (
 	partAgent = "agent"
 )
 
+// programs by their part in a chain.
+type programs map[string]*process.Process
+
 // A chain is three programs, and where the user dials the first.
 type chain struct {
 	name  string
 	addr  string
 	hub   string // of ours: where the fake hub listens
-	parts map[string]*process.Process
-	wait  time.Duration // for the end
+	parts programs
+	path  *process.Process // delays what the agent, or the target, gets; nil: nothing does
+	wait  time.Duration    // for the end
 }
 
 func (c *chain) stop() {
@@ -51,6 +55,9 @@ func (c *chain) stop() {
 		if c.parts[p] != nil {
 			c.parts[p].Stop(c.wait)
 		}
+	}
+	if c.path != nil {
+		c.path.Stop(c.wait)
 	}
 }
 
@@ -142,7 +149,7 @@ const startTime = 20 * time.Second
 func (l *lab) fresh(ctx context.Context, name string) (*chain, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	c := &chain{name: name, parts: make(map[string]*process.Process), wait: time.Second}
+	c := &chain{name: name, parts: make(programs), wait: time.Second}
 	l.all = append(l.all, c)
 	var err error
 	switch name {

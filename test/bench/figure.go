@@ -34,7 +34,9 @@ type bench struct {
 	*lab
 	options
 	book *book
-	log  io.Writer // what is going on
+	raw  map[string]*rawWorld // by subject
+	far  map[string]*farWorld // by subject and round trip
+	log  io.Writer            // what is going on
 }
 
 // figures are all that there is, in the order in which they are measured.
@@ -46,6 +48,14 @@ func figures() []figure {
 		all = append(all, f...)
 	}
 	return all
+}
+
+// close ends what was started.
+func (b *bench) close() {
+	for _, w := range b.raw {
+		w.close()
+	}
+	b.lab.close()
 }
 
 // runAll measures the figures that the options name. A figure that fails is noted, and

@@ -91,7 +91,7 @@ func offerTo(c net.Conn, host, path string, lines []string) (more []byte, err er
 	}
 	if !strings.HasPrefix(head, "HTTP/1.1 101 ") || field(head, "Sec-WebSocket-Accept") != acceptKey(key) {
 		status, _, _ := strings.Cut(head, "\r\n")
-		return nil, fmt.Errorf("the handshake was answered with %q", status)
+		return nil, fmt.Errorf("the handshake was answered with %q, %.300q", status, more)
 	}
 	return more, nil
 }

@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if b.lab, err = newLab(ctx); err != nil {
 		return err
 	}
-	defer b.lab.close()
+	defer b.close()
 	fmt.Fprintf(log, "built in %.1fs\n", time.Since(began).Seconds())
 	failed := b.runAll(ctx)
 	if ctx.Err() != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,6 +40,8 @@ const bulkSize = 256 << 10
 type target struct {
 	ln net.Listener
 	wg sync.WaitGroup
+
+	sunk atomic.Int64 // bytes that all sinks have got
 
 	mu    sync.Mutex // guards conns
 	conns map[net.Conn]bool
@@ -81,7 +84,7 @@ func (t *target) serve() {
 		t.conns[c] = true
 		t.mu.Unlock()
 		t.wg.Go(func() {
-			obey(c) // a failure shows at the user
+			t.obey(c) // a failure shows at the user
 			c.Close()
 			t.mu.Lock()
 			delete(t.conns, c)
@@ -90,14 +93,14 @@ func (t *target) serve() {
 	}
 }
 
-func obey(c net.Conn) error {
+func (t *target) obey(c net.Conn) error {
 	var o [orderSize]byte
 	if _, err := io.ReadFull(c, o[:]); err != nil {
 		return err
 	}
 	switch o[0] {
 	case orderSink:
-		n, err := drain(c, nil)
+		n, err := drain(c, func(n int) { t.sunk.Add(int64(n)) })
 		if err != nil {
 			return err
 		}
