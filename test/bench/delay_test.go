@@ -49,7 +49,7 @@ func TestDelayRate(t *testing.T) {
 	for _, way := range []time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond} {
 		t.Run(way.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const rate, size = 125_000_000, 50 << 20
+				const rate, size = 125_000_000, 20 << 20
 				near, far, wait := piped(delay{way, rate})
 				sent := bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7}, size/7)
 				began := time.Now()

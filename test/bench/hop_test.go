@@ -175,3 +175,25 @@ func BenchmarkXOR(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRewriter is what the relay of the reference chain does to 64 KiB of frames.
+func BenchmarkRewriter(b *testing.B) {
+	for _, size := range []int{64, 4 << 10, 64 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			var in []byte
+			for len(in) < 64<<10 {
+				in = append(in, frame(finBit|opBinary, make([]byte, size))...)
+			}
+			buf := make([]byte, len(in))
+			f := rewriter{headers: true}
+			b.SetBytes(int64(len(in)))
+			b.ReportAllocs()
+			for b.Loop() {
+				copy(buf, in)
+				if _, _, err := f.rewrite(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -139,6 +139,18 @@ func xor(dst, src []byte, key uint32) uint32 {
 	return key>>rest | key<<(32-rest)
 }
 
+// xorShort is xor for what fits into few words, and needs no key for what follows.
+func xorShort(dst, src []byte, key uint32) {
+	k := uint64(key) | uint64(key)<<32
+	for len(src) >= 8 {
+		binary.LittleEndian.PutUint64(dst, binary.LittleEndian.Uint64(src)^k)
+		dst, src = dst[8:], src[8:]
+	}
+	for i, c := range src {
+		dst[i] = c ^ byte(k>>(8*uint(i)))
+	}
+}
+
 // A rewriter takes frames off a stream of bytes, and unmasks them: with headers, as a
 // relay passes them on, or without, as a target wants to have them. A frame's parts go
 // on as they come, so nothing waits for its end.
@@ -155,6 +167,16 @@ func (f *rewriter) rewrite(b []byte) (out, rest []byte, err error) {
 	start, w, r := -1, 0, 0
 	for r < len(b) {
 		if f.left == 0 {
+			// Most messages are short and here as a whole: these need no more than this.
+			if f.headers && start >= 0 && len(b)-r >= 6 && b[r+1] > maskBit && b[r+1] < maskBit+126 && len(b)-r >= 6+int(b[r+1]-maskBit) {
+				n := int(b[r+1] - maskBit)
+				key := binary.LittleEndian.Uint32(b[r+2:])
+				b[w], b[w+1] = b[r], byte(n)
+				xorShort(b[w+2:w+2+n], b[r+6:r+6+n], key)
+				w += 2 + n
+				r += 6 + n
+				continue
+			}
 			h, err := parse(b[r:])
 			if err != nil {
 				return nil, nil, err
