@@ -70,7 +70,7 @@ type lab struct {
 	keys    string // file of its hash
 	target  *target
 	started int
-	chains  map[string]*chain // that are kept for all figures
+	chains  map[string]*chain // that are kept for all figures, by name, and perhaps round trip
 	all     []*chain
 }
 

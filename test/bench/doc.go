@@ -22,7 +22,33 @@
 // In each round every subject is measured once, one after the other, and another one
 // begins each time. Ratios are of one round, so what else the machine does meets both.
 //
+// CPU is utime and stime of /proc/PID/stat; the kernel's work on a loopback connection
+// counts for whoever sends. Memory is VmRSS, in fresh processes, of which a few streams
+// or bridges were there before. Each bulk transfer ends with a half-close and the target's
+// word for how much arrived.
+//
+// Raw mode has two peers of its own, and as its reference the middle of the three hops.
+// Bridges are connect, signal, dial back, join and close, by 64 requesters at once.
+//
+// The delayed path is a process, too, between agent and relay, or in front of the target
+// for plain TCP: bytes leave it at its rate, and arrive after half of the round trip. The
+// kernel sees no delay, so plain TCP through it reaches the rate from the start; both are
+// measured in the second half of their time.
+//
 // Compare figures of one run only: machines differ, and so do moments of one.
+//
+// # Why
+//
+// Why the device's end of the frame chain accepts a connection and yet masks: of a bridge
+// both ends are clients, so the relay has as much to unmask either way.
+//
+// Why frames of 56 KiB: see bufferSize. The reference is as fast as we could make it.
+//
+// Why the frame chain half-closes by the end of its TCP or TLS connection: WebSockets
+// have no half-close, and without one the same orders could not be given to all.
+//
+// Why programs write what they say to files: to read a pipe would cost the measuring
+// program, which shares the machine with what it measures.
 //
 // The benchmarks of go test in this folder are in one process, with two nodes:
 //

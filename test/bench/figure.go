@@ -35,7 +35,6 @@ type bench struct {
 	options
 	book *book
 	raw  map[string]*rawWorld // by subject
-	far  map[string]*farWorld // by subject and round trip
 	log  io.Writer            // what is going on
 }
 

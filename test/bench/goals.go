@@ -38,7 +38,7 @@ func goals() []goal {
 		if m.size < 64<<10 {
 			limit = 0.90
 		}
-		all = append(all, goal{"raw, " + m.name + " messages", m.metric(), "MiB/s", ours, oneForwarder, false, limit})
+		all = append(all, goal{"raw, messages of " + m.name, m.metric(), "MiB/s", ours, oneForwarder, false, limit})
 	}
 	return append(all,
 		goal{"RTT p50, 1 stream", "rtt 1 p50", "µs", ours, chainFrames, true, 1.2},

@@ -17,9 +17,8 @@ import (
 // maxHead bounds what is read of a handshake.
 const maxHead = 8 << 10
 
-// readHead reads up to the empty line, and nothing of what follows: a byte at a time
-// would be slow, so it relies on the other end's not saying more until it is answered,
-// or, after a 101 of a relay, on peek.
+// readHead reads up to the empty line. more is what came behind it in the same read: a
+// relay that joins at once may say something right after its 101.
 func readHead(c net.Conn) (head string, more []byte, err error) {
 	b := make([]byte, 0, 1024)
 	for {

@@ -39,7 +39,7 @@ func main() {
 const longest = 45 * time.Minute
 
 func run(ctx context.Context, args []string, out, log io.Writer) error {
-	b := &bench{book: newBook(), log: log}
+	b := &bench{book: newBook(), raw: make(map[string]*rawWorld), log: log}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(log)
 	flags.IntVar(&b.rounds, "rounds", 5, "how often each figure is measured, after a warm-up")
@@ -71,6 +71,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return errors.New("-rounds, -length, -idle and -streams have to be more than nothing")
 	}
 	if *tiny {
+		b.book.note("-tiny: the numbers mean nothing")
 		b.rounds, b.length, b.idle, b.streams, b.settle = 1, 50*time.Millisecond, 100, 50, 50*time.Millisecond
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("it took longer than %v", longest))

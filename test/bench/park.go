@@ -65,7 +65,7 @@ func roomFor(n int) (room int, short string) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return n, ""
 	}
-	if l.Cur < need { // the second for who may raise it
+	if l.Cur < need { // the second is for those who may raise the hard limit
 		for _, wider := range []syscall.Rlimit{{Cur: min(need, l.Max), Max: l.Max}, {Cur: need, Max: max(need, l.Max)}} {
 			if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &wider) == nil {
 				l = wider

@@ -37,14 +37,12 @@ func pathMetric(rtt time.Duration, way string, n int) string {
 	return fmt.Sprintf("path %v %s %d", rtt, way, n)
 }
 
-// A farWorld has a delayed path in it: of ours between agent and relay, of TCP in front
-// of the target.
-type farWorld struct{ chain *chain }
-
-func (b *bench) farWorld(ctx context.Context, subject string, rtt time.Duration) (*chain, error) {
-	key := subject + rtt.String()
-	if w := b.far[key]; w != nil {
-		return w.chain, nil
+// farChain has a delayed path in it: of ours between agent and relay, of TCP in front of
+// the target.
+func (b *bench) farChain(ctx context.Context, subject string, rtt time.Duration) (*chain, error) {
+	key := fmt.Sprintf("%s, %v", subject, rtt)
+	if c := b.chains[key]; c != nil {
+		return c, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -70,10 +68,7 @@ func (b *bench) farWorld(ctx context.Context, subject string, rtt time.Duration)
 			return nil, err
 		}
 	}
-	if b.far == nil {
-		b.far = make(map[string]*farWorld)
-	}
-	b.far[key] = &farWorld{c}
+	b.chains[key] = c
 	return c, nil
 }
 
@@ -91,7 +86,7 @@ func freeAddr() (string, error) {
 // longPath is the rate at which n streams arrive once they have had half of the time to
 // find it. A plain connection starts slowly, too, on a real path.
 func (b *bench) longPath(ctx context.Context, subject string, rtt time.Duration, way string, n int, add func(string, float64)) error {
-	c, err := b.farWorld(ctx, subject, rtt)
+	c, err := b.farChain(ctx, subject, rtt)
 	if err != nil {
 		return err
 	}

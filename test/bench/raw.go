@@ -20,7 +20,7 @@ type rawSize struct {
 func (r rawSize) metric() string { return "raw " + r.name }
 
 var rawSizes = []rawSize{
-	{"64 B", 64, false}, {"64 B, a write each,", 64, true}, {"4 KiB", 4 << 10, false}, {"64 KiB", 64 << 10, false}, {"1 MiB", 1 << 20, false},
+	{"64 B", 64, false}, {"64 B, one a write", 64, true}, {"4 KiB", 4 << 10, false}, {"64 KiB", 64 << 10, false}, {"1 MiB", 1 << 20, false},
 }
 
 func rawFigures() []figure {
@@ -134,7 +134,7 @@ func (b *bench) rawWorld(ctx context.Context, subject string) (*chain, func(cont
 		if err != nil {
 			return nil, nil, err
 		}
-		b.keepRaw(subject, &rawWorld{c, y.open, y.close})
+		b.raw[subject] = &rawWorld{c, y.open, y.close}
 		return c, y.open, nil
 	}
 	ln, err := net.Listen("tcp", loopback+":0")
@@ -151,7 +151,7 @@ func (b *bench) rawWorld(ctx context.Context, subject string) (*chain, func(cont
 	c := &chain{name: subject, addr: addr, parts: programs{partRelay: p}, wait: time.Second}
 	b.all = append(b.all, c)
 	open := func(ctx context.Context) (requester, device *peer, err error) { return openForwarded(ctx, ln, addr) }
-	b.keepRaw(subject, &rawWorld{c, open, func() { ln.Close() }})
+	b.raw[subject] = &rawWorld{c, open, func() { ln.Close() }}
 	return c, open, nil
 }
 
@@ -160,13 +160,6 @@ type rawWorld struct {
 	chain *chain
 	open  func(context.Context) (requester, device *peer, err error)
 	close func()
-}
-
-func (b *bench) keepRaw(subject string, w *rawWorld) {
-	if b.raw == nil {
-		b.raw = make(map[string]*rawWorld)
-	}
-	b.raw[subject] = w
 }
 
 // freshYard starts a relay of ours without agent or tunnel.
