@@ -18,6 +18,7 @@ type options struct {
 	streams int           // idle ones
 	settle  time.Duration // before memory is looked at
 	run     *regexp.Regexp
+	tiny    bool
 }
 
 // A figure is measured in rounds: in each, every subject once.
@@ -25,6 +26,7 @@ type figure struct {
 	name     string
 	subjects []string
 	rounds   int  // at most; 0: options.rounds
+	more     bool // of a kind that -tiny has an example of already
 	cold     bool // no warm-up: it takes long, and starts programs of its own
 	measure  func(b *bench, ctx context.Context, subject string, add func(metric string, value float64)) error
 }
@@ -61,7 +63,7 @@ func (b *bench) close() {
 // does not keep the others from being measured.
 func (b *bench) runAll(ctx context.Context) (failed int) {
 	for _, f := range figures() {
-		if !b.run.MatchString(f.name) || ctx.Err() != nil {
+		if !b.run.MatchString(f.name) || b.tiny && f.more || ctx.Err() != nil {
 			continue
 		}
 		began := time.Now()

@@ -45,14 +45,14 @@ func (h *hop) serve(ln net.Listener) error {
 		if err != nil {
 			return err
 		}
-		server = &tls.Config{Certificates: []tls.Certificate{cert}}
+		server = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}
 	}
 	if h.CA != "" && h.Kind != kindAgent {
 		roots, err := loadRoots(h.CA)
 		if err != nil {
 			return err
 		}
-		client = &tls.Config{RootCAs: roots, ServerName: loopback}
+		client = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: loopback}
 	}
 	var links [2]*link
 	if h.Kind == kindDelay {

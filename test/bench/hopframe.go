@@ -92,7 +92,7 @@ func (h header) put(b []byte) {
 	n := 2
 	switch {
 	case h.length >= 1<<16:
-		b[1] = mask | 127
+		b[1] = mask | 127 // #nosec G602 -- the caller has made room, as headerSize says
 		binary.BigEndian.PutUint64(b[2:], uint64(h.length))
 		n = 10
 	case h.length >= 126:

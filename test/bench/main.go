@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	flags.DurationVar(&b.settle, "settle", 5*time.Second, "before memory is looked at")
 	pattern := flags.String("run", "", "figures to measure, as a regular expression; -list shows them")
 	list := flags.Bool("list", false, "print the names of the figures")
-	tiny := flags.Bool("tiny", false, "a moment of everything, to see that it works; the numbers mean nothing")
+	flags.BoolVar(&b.tiny, "tiny", false, "a moment of everything, to see that it works; the numbers mean nothing")
 	file := flags.String("json", "", "file for all that was measured")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if b.rounds < 1 || b.idle < 1 || b.streams < 1 || b.length <= 0 || b.settle < 0 {
 		return errors.New("-rounds, -length, -idle and -streams have to be more than nothing")
 	}
-	if *tiny {
+	if b.tiny {
 		b.book.note("-tiny: the numbers mean nothing")
 		b.rounds, b.length, b.idle, b.streams, b.settle = 1, 50*time.Millisecond, 100, 50, 50*time.Millisecond
 	}

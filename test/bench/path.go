@@ -22,7 +22,7 @@ func pathFigures() []figure {
 		for _, n := range []int{1, 8} {
 			for _, way := range []string{"up", "down"} {
 				all = append(all, figure{
-					name: pathMetric(rtt, way, n), subjects: []string{ours, plainTCP}, rounds: 2, cold: true,
+					name: pathMetric(rtt, way, n), subjects: []string{ours, plainTCP}, rounds: 2, cold: true, more: rtt != 100*time.Millisecond,
 					measure: func(b *bench, ctx context.Context, subject string, add func(string, float64)) error {
 						return b.longPath(ctx, subject, rtt, way, n, add)
 					},

@@ -161,7 +161,7 @@ func (l *lab) newYard(ctx context.Context, c *chain, secure bool) (*yard, error)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	y := &yard{
-		relay: relay, secure: &tls.Config{RootCAs: roots, ServerName: loopback}, apiKey: l.apiKey, cancel: cancel,
+		relay: relay, secure: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: loopback}, apiKey: l.apiKey, cancel: cancel,
 		waiting: make(map[string]chan dialedBack),
 	}
 	y.wg.Go(func() {

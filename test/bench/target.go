@@ -98,7 +98,7 @@ func (t *target) obey(c net.Conn) error {
 	if _, err := io.ReadFull(c, o[:]); err != nil {
 		return err
 	}
-	switch o[0] {
+	switch what := o[0]; what {
 	case orderSink:
 		n, err := drain(c, func(n int) { t.sunk.Add(int64(n)) })
 		if err != nil {
@@ -120,8 +120,9 @@ func (t *target) obey(c net.Conn) error {
 				return err
 			}
 		}
+	default:
+		return fmt.Errorf("order %q is unknown", what)
 	}
-	return fmt.Errorf("order %q is unknown", o[0])
 }
 
 var bulk = sync.Pool{New: func() any { b := make([]byte, bulkSize); return &b }}

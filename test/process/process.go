@@ -19,7 +19,7 @@ import (
 
 // Build builds packages, named as for go build, as files in dir.
 func Build(ctx context.Context, dir string, packages ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + string(filepath.Separator)}, packages...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + string(filepath.Separator)}, packages...)...) // #nosec G204 -- to build is what it is for
 	own(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", strings.Join(packages, " "), err, out)
@@ -58,7 +58,7 @@ func Start(cfg Config) (*Process, error) {
 		return nil, err
 	}
 	defer out.Close()
-	p := &Process{name: filepath.Base(cfg.Path), output: cfg.Output, cmd: exec.Command(cfg.Path, cfg.Args...), done: make(chan struct{})}
+	p := &Process{name: filepath.Base(cfg.Path), output: cfg.Output, cmd: exec.Command(cfg.Path, cfg.Args...), done: make(chan struct{})} // #nosec G204 -- to start programs is what it is for
 	own(p.cmd)
 	p.cmd.Env = append(CleanEnv(), cfg.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
