@@ -72,6 +72,7 @@ var imports = map[string][]string{
 	"test/front":                 {},
 	"test/netfault":              {},
 	"test/netns":                 anything,
+	"test/process":               {},
 	"test/quickstart":            anything,
 	"test/readme":                anything,
 	"test/secrets":               anything,
