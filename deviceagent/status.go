@@ -207,9 +207,17 @@ func (c *counted) Read(p []byte) (int, error) {
 
 func (c *counted) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
+	c.Wrote(n)
+	return n, err
+}
+
+// NetConn and Wrote make it a session.Wrapper.
+func (c *counted) NetConn() net.Conn { return c.Conn }
+
+// Wrote counts bytes that went to the target past Write.
+func (c *counted) Wrote(n int) {
 	c.agent.toTargets.Add(uint64(n))
 	c.bridge.toTargets.Add(uint64(n))
-	return n, err
 }
 
 func (c *counted) Close() error {

@@ -20,6 +20,13 @@
 // has not been looked at yet. One write sends all of it. A reader that does not
 // read slows the other end down because nobody reads for it.
 //
+// Short frames that have come whole, which is all that a chatty peer sends, have a loop
+// of their own: of messages of 64 bytes it passes on 0.9 of what the leanest forwarder
+// does, and 0.67 without it (test/bench).
+//
+// With TLS below, package ws reads and writes many records with one system call: 0.9 of
+// a chain that does nothing but that, and 0.79 before.
+//
 // # Liveness
 //
 // Each leg gets a ping every Config.Ping. A leg is dead when the pump has wanted

@@ -63,7 +63,7 @@ const maxPending = 1 << 10
 
 func (l *Leg) read(p []byte) (int, error) {
 	l.since.Store(int64(time.Since(l.start)))
-	n, err := l.conn.Read(p)
+	n, err := ws.Read(l.conn, p)
 	l.since.Store(-1)
 	return n, err
 }
@@ -82,7 +82,7 @@ func (l *Leg) write(b []byte) error {
 		return nil
 	}
 	l.stuck.Store(int64(time.Since(l.start)))
-	_, err := l.conn.Write(b)
+	_, err := ws.Write(l.conn, b)
 	l.stuck.Store(-1)
 	l.closed = err != nil
 	return err
@@ -200,7 +200,7 @@ func (l *Leg) Close(code int, reason string) {
 
 // A reader holds a small buffer while its peer has little to say, and a large one
 // while a read fills the small one: idle bridges are many and cheap.
-const idleSize = 4 << 10
+const idleSize = 1 << 10
 
 var (
 	idleBuffers = newBuffers(headroom + idleSize)

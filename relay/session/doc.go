@@ -68,8 +68,8 @@
 // # Windows
 //
 // Each side says how many bytes of DATA a stream may send it (OPEN, OPENED) and
-// adds to that with WINDOW as its application reads, in steps of half a
-// window. More than was allowed is a violation, and so is allowing more than
+// adds to that with WINDOW as its application reads, about twice per window and at
+// least once per MiB. More than was allowed is a violation, and so is allowing more than
 // 2^31-1 at once. There is no window for the session as a whole: streams ×
 // window is its bound, and a stream that nobody reads holds up no other.
 //
@@ -135,6 +135,14 @@
 // Why GOAWAY has codes that hang up: who closes a TCP connection while bytes
 // arrive sends a TCP reset, and that deletes what the other side has not read
 // yet. So the closing side goes on reading until the other one hangs up.
+//
+// Why arriving bytes go to the program's socket from the read loop: handing them to a
+// goroutine that waits there cost a wake-up per frame, a third of a round trip on loopback
+// (RTT p50 of test/bench 1.9 times that of the reference chain, then 1.2 to 1.4), and a copy of each byte.
+// What the socket does not take at once waits in the queue as before.
+//
+// Why DATA of 56 KiB: with all headers it is one TCP segment. At 64 KiB it was two, and the
+// relay needed 0.61 CPU seconds a GiB instead of 0.44.
 //
 // Why bytes and not frames prove life: 64 KiB take longer than 35 s at 14 kbit/s.
 //

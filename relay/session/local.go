@@ -22,10 +22,24 @@ type Local struct {
 	net.Conn
 	writing           lock // held for one Write
 	readErr, writeErr atomic.Pointer[error]
+
+	// try writes what the connection takes at once, and says how much. Nil: it cannot.
+	try func(p []byte) int
+}
+
+// A Wrapper is a connection around a socket, NetConn, that Splice may write to past it.
+// It is told how many bytes those were.
+type Wrapper interface {
+	NetConn() net.Conn
+	Wrote(n int)
 }
 
 // NewLocal takes over c.
-func NewLocal(c net.Conn) *Local { return &Local{Conn: c, writing: make(lock, 1)} }
+func NewLocal(c net.Conn) *Local {
+	l := &Local{Conn: c, writing: make(lock, 1)}
+	l.try = newTry(l)
+	return l
+}
 
 // Read implements net.Conn.
 func (l *Local) Read(p []byte) (int, error) {

@@ -1,16 +1,11 @@
 package session
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 )
-
-// readBuffer is what the read loop reads ahead: the payload of any frame but a
-// large DATA fits. Large payloads bypass it.
-const readBuffer = 4 << 10
 
 // readLoop takes frames from the transport until it ends. It never waits for
 // an application nor for a write: see controlLoop.
@@ -18,12 +13,17 @@ const readBuffer = 4 << 10
 // After a polite end it reads on until the other side hangs up, so that
 // nothing the other side still writes makes TCP discard our last words.
 func (s *Session) readLoop() {
-	br := bufio.NewReaderSize(readerFunc(s.hear), readBuffer)
+	var r run
+	in := newInbox(s.hear, r.flush)
+	defer in.release()
+	defer r.flush()
 	for {
-		err := s.readFrame(br)
-		switch {
-		case err == nil:
+		err := s.readFrame(in, &r)
+		if err == nil {
 			continue
+		}
+		r.flush() // what has arrived before the end can still be read
+		switch {
 		case errors.Is(err, errHungUp):
 			return
 		case errors.Is(err, ErrProtocol):
@@ -34,7 +34,10 @@ func (s *Session) readLoop() {
 			r := makeReason(CodeProtocol, err.Error())
 			s.end(err, &r)
 			// What follows cannot be parsed; it only keeps the transport open.
-			_, _ = io.Copy(io.Discard, br)
+			for err = nil; err == nil; {
+				in.take(len(in.ready()))
+				err = in.more()
+			}
 			return
 		default:
 			s.onLost(err)
@@ -58,38 +61,58 @@ func (s *Session) onLost(err error) {
 	s.end(fmt.Errorf("%w: read: %w", ErrLost, err), nil)
 }
 
+// A run is payload of one stream that lies together: of several frames, whose headers have
+// been taken out, so that a program gets with one system call what came with one.
+type run struct {
+	st *Stream
+	p  []byte
+}
+
+// add takes p, which lies in the same buffer as the run, behind it.
+func (r *run) add(st *Stream, p []byte) {
+	if r.st != st {
+		r.flush()
+		r.st, r.p = st, p
+		return
+	}
+	n := len(r.p)
+	r.p = r.p[:n+len(p)]
+	copy(r.p[n:], p) // to the left, if at all
+}
+
+// flush hands the run to its stream.
+func (r *run) flush() {
+	if r.st != nil {
+		r.st.onData(r.p)
+		r.st, r.p = nil, nil
+	}
+}
+
 // readFrame reads and handles one frame.
-func (s *Session) readFrame(br *bufio.Reader) error {
-	b, err := br.Peek(headerSize)
+func (s *Session) readFrame(in *inbox, r *run) error {
+	b, err := in.need(headerSize)
 	if err != nil {
-		if err == io.EOF && len(b) > 0 {
-			err = io.ErrUnexpectedEOF
-		}
 		return err
 	}
 	h := parseHeader(b)
 	if err := h.check(); err != nil {
 		return err
 	}
-	discard(br, headerSize)
+	in.take(headerSize)
 	if h.typ >= typeExtension || s.ended() && h.typ != typeGoAway {
-		_, err := br.Discard(int(h.length))
-		return midFrame(err)
+		return s.readPayload(in, int(h.length), nil, r)
 	}
 	if h.typ == typeData {
-		return s.readData(br, h)
+		return s.readData(in, h, r)
 	}
-	p, err := br.Peek(int(h.length))
+	r.flush() // it came before this frame
+	p, err := in.need(int(h.length))
 	if err != nil {
 		return midFrame(err)
 	}
-	err = s.handle(h, p)
-	discard(br, len(p))
-	return err
+	in.take(len(p))
+	return s.handle(h, p)
 }
-
-// discard drops what was peeked.
-func discard(br *bufio.Reader, n int) { _, _ = br.Discard(n) }
 
 // midFrame corrects the error of a read that ended inside of a frame.
 func midFrame(err error) error {
@@ -99,41 +122,39 @@ func midFrame(err error) error {
 	return err
 }
 
-// readData moves a payload into its stream's queue.
-func (s *Session) readData(br *bufio.Reader, h header) error {
-	n := int(h.length)
+// readData hands a payload to its stream, each part as soon as it is here.
+func (s *Session) readData(in *inbox, h header, r *run) error {
 	st, err := s.lookup(h)
 	if err != nil {
 		return err
 	}
-	wanted := false
 	if st != nil {
-		if wanted, err = st.admit(n); err != nil {
+		wanted, err := st.admit(int(h.length))
+		if err != nil {
 			return err
 		}
-	}
-	switch {
-	case !wanted: // for a stream that was just closed here
-		_, err := br.Discard(n)
-		return midFrame(err)
-	case n <= smallPayload:
-		p, err := br.Peek(n)
-		if err != nil {
-			return midFrame(err)
+		if !wanted { // it was just closed here
+			st = nil
 		}
-		st.onSmallData(p)
-		discard(br, n)
-		return nil
-	default:
-		c := getChunk(n)
-		if _, err := io.ReadFull(br, c.b[:n]); err != nil {
-			putChunk(c)
-			return midFrame(err)
-		}
-		c.w = n
-		st.onData(c)
-		return nil
 	}
+	return s.readPayload(in, int(h.length), st, r)
+}
+
+// readPayload hands n bytes to st; nil: nobody wants them.
+func (s *Session) readPayload(in *inbox, n int, st *Stream, r *run) error {
+	for n > 0 {
+		if len(in.ready()) == 0 {
+			if err := in.more(); err != nil {
+				return midFrame(err)
+			}
+		}
+		p := in.take(min(n, len(in.ready())))
+		n -= len(p)
+		if st != nil {
+			r.add(st, p)
+		}
+	}
+	return nil
 }
 
 // handle takes a frame other than DATA, whole and of the right size.

@@ -25,6 +25,11 @@ func (st *Stream) Splice(c net.Conn, code, message string) error {
 	if !ok {
 		l = NewLocal(c)
 	}
+	if l.try != nil {
+		st.mu.Lock()
+		st.direct = l
+		st.mu.Unlock()
+	}
 	x := &splice{st: st, c: l, code: code, message: message, fed: make(chan struct{})}
 	var up, watch sync.WaitGroup
 	finished := make(chan struct{})

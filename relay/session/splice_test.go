@@ -3,9 +3,12 @@ package session_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,6 +88,40 @@ func TestSpliceHalfClose(t *testing.T) {
 }
 
 // Who closes a stream has not taken back what was written to it.
+// Bytes go straight to a program that takes them, and wait in the queue of one that does
+// not: all arrive in order.
+func TestSpliceSlowProgram(t *testing.T) {
+	x := newSpliced(t)
+	sent := make([]byte, 8<<20)
+	rand.Read(sent)
+	go func() {
+		x.far.Write(sent)
+		x.far.CloseWrite()
+	}()
+	var got []byte
+	buf := make([]byte, 1<<20)
+	for r := mathrand.New(mathrand.NewPCG(1, 2)); ; {
+		n, err := x.prog.Read(buf[:1+r.IntN(1<<r.IntN(21))])
+		got = append(got, buf[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.IntN(50) == 0 {
+			runtime.Gosched() // for a while it takes nothing
+		}
+	}
+	if !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes arrived of %d, or others", len(got), len(sent))
+	}
+	x.prog.Close()
+	if err := x.wait(t); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSpliceStreamClosed(t *testing.T) {
 	big := strings.Repeat("x", 100<<10)
 	t.Run("while the program talks", func(t *testing.T) {

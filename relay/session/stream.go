@@ -35,6 +35,8 @@ type Stream struct {
 	recvErr    error // why reading is over, other than by FIN; nothing is queued then
 	finRecv    bool  // the other side sends no more
 	queue      queue
+	taken      bool          // WriteTo is writing the first bytes
+	direct     *Local        // of Splice: where bytes go that have nothing to wait for
 	recvCredit int64         // what the other side may still send
 	window     int           // what it may send beyond what was read
 	consumed   int           // read, and not yet given back by a WINDOW

@@ -61,6 +61,7 @@ func (st *Stream) take() (*chunk, error) {
 		return nil, err
 	}
 	defer st.mu.Unlock()
+	st.taken = true
 	return st.queue.pop(), nil
 }
 
@@ -69,6 +70,7 @@ func (st *Stream) take() (*chunk, error) {
 func (st *Stream) giveBack(c *chunk, n int) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.taken = false
 	if c.r < c.w && st.recvErr == nil {
 		st.queue.unpop(c)
 	} else {
@@ -111,15 +113,20 @@ func (st *Stream) await() error {
 	}
 }
 
-// consume counts n bytes as read and lets the other side send as many more,
-// in steps of half a window. mu is held.
+// maxCredit is the most that waits to be given back, in bytes: of a large window all but
+// this can be under way. 16 MiB fill 1 Gbit/s at 100 ms then, and not five eighths of it.
+const maxCredit = 1 << 20
+
+// consume counts n bytes as read and lets the other side send as many more: after three
+// eighths of a window, so that of one that comes in a few large parts none is left that
+// would wait for the next; or after maxCredit. mu is held.
 func (st *Stream) consume(n int) {
 	if st.finRecv || st.recvErr != nil {
 		st.settle()
 		return
 	}
 	st.consumed += n
-	if st.consumed < st.window/2 {
+	if st.consumed < min(st.window/8*3, maxCredit) {
 		return
 	}
 	s := st.s
@@ -161,22 +168,22 @@ func (st *Stream) admit(n int) (bool, error) {
 	return st.recvErr == nil, nil
 }
 
-func (st *Stream) onSmallData(p []byte) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.recvErr == nil {
-		st.queue.add(p)
-		post(st.readable)
-	}
-}
-
-func (st *Stream) onData(c *chunk) {
+// onData takes bytes that have arrived: straight to where Splice writes them, if nothing
+// else waits to be written there, and what does not fit there into the queue.
+func (st *Stream) onData(p []byte) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.recvErr != nil { // closed while the payload was on its way
-		putChunk(c)
 		return
 	}
-	st.queue.push(c)
-	post(st.readable)
+	if st.direct != nil && st.queue.size == 0 && !st.taken {
+		if n := st.direct.try(p); n > 0 {
+			p = p[n:]
+			st.consume(n)
+		}
+	}
+	if len(p) > 0 {
+		st.queue.add(p)
+		post(st.readable)
+	}
 }

@@ -273,12 +273,12 @@ func TestConversation(t *testing.T) {
 		go func() { st.Write([]byte("0123456789")); st.Close() }()
 		p.want(append(appendHeader(nil, typeData, 5, 3), "01234"...))
 		p.send(data(3, 40<<10))
-		io.CopyN(io.Discard, st, 32<<10-1)
+		io.CopyN(io.Discard, st, 24<<10-1)
 		p.want()
 		io.CopyN(io.Discard, st, 1)
-		// Half of the window is read: it is given back, and the round trip is
-		// measured, as the window might grow.
-		p.want(pingFrame(1), appendCredit(nil, typeWindow, 3, 32<<10))
+		// Three eighths of the window are read: they are given back, and the round trip
+		// is measured, as the window might grow.
+		p.want(pingFrame(1), appendCredit(nil, typeWindow, 3, 24<<10))
 		p.send(appendCredit(nil, typeWindow, 3, 100))
 		p.want(append(appendHeader(nil, typeData, 5, 3), "56789"...), bare(typeStop, 3), bare(typeFin, 3))
 		p.send(data(3, 40<<10)) // crosses the STOP, within the window

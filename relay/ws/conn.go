@@ -76,8 +76,9 @@ type Conn struct {
 
 	rmu       ioLock       // guards reads from conn, and all below but since
 	since     atomic.Int64 // when the Read under way began or last got bytes, in ns; -1: none is
-	in        []byte       // read, not yet handed out; a part of buf, or what NewClient was given
-	buf       []byte
+	in        []byte       // read, not yet handed out; a part of buf or rest, or what NewClient was given
+	buf       []byte       // for readers with small buffers
+	rest      [maxRest]byte
 	left      int64 // of the current data frame
 	inMessage bool  // the last data frame had no FIN
 	rerr      error // nothing can be read any more
@@ -85,10 +86,6 @@ type Conn struct {
 	closing atomic.Bool
 	closed  chan struct{} // closed when Close is done
 }
-
-// readSize is the buffer for headers and small frames; larger payloads are read
-// straight into the caller's.
-const readSize = 4 << 10
 
 // NewClient takes over a connection after a handshake; head was read too much.
 func NewClient(c net.Conn, head []byte, cfg Config) *Conn {
@@ -134,127 +131,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return 0, c.end(err)
 }
 
-// read is Read for whoever holds rmu.
-func (c *Conn) read(p []byte) (n int, err error) {
-	if c.rerr != nil {
-		return 0, c.rerr
-	}
-	for c.left == 0 && err == nil {
-		err = c.nextFrame()
-	}
-	if err == nil {
-		n, err = c.payload(p[:min(int64(len(p)), c.left)])
-		c.left -= int64(n)
-	}
-	if err != nil && !isTimeout(err) {
-		c.rerr = err
-		if IsProtocolError(err) {
-			c.post(OpClose, AppendClose(nil, 1002, "protocol"))
-		}
-	}
-	return n, err
-}
-
-// payload reads a part of the current frame's. It returns bytes or an error, not both.
-func (c *Conn) payload(p []byte) (n int, err error) {
-	if len(c.in) == 0 && len(p) >= readSize {
-		if n, err = c.readConn(p); n > 0 {
-			return n, nil // the error, if it stays, is the next read's
-		}
-		return 0, noEOF(err)
-	}
-	if err := c.fill(1); err != nil {
-		return 0, noEOF(err)
-	}
-	n = copy(p, c.in)
-	c.in = c.in[n:]
-	return n, nil
-}
-
-// nextFrame reads a frame's header, and all of a control frame. When it times
-// out, nothing is consumed.
-func (c *Conn) nextFrame() error {
-	var (
-		h   Header
-		n   int
-		err error
-	)
-	for {
-		if h, n, err = ParseHeader(c.in); err != nil {
-			return err
-		}
-		if n > 0 {
-			break
-		}
-		if err := c.fill(len(c.in) + 1); err != nil {
-			return noEOF(err)
-		}
-	}
-	if h.Masked {
-		return ErrMask
-	}
-	if h.Control() {
-		n += int(h.Len)
-		if err := c.fill(n); err != nil {
-			return noEOF(err)
-		}
-		payload := c.in[n-int(h.Len) : n]
-		c.in = c.in[n:]
-		return c.control(h.Opcode, payload)
-	}
-	c.in = c.in[n:]
-	if (h.Opcode == OpContinuation) != c.inMessage {
-		return ErrContinuation
-	}
-	c.inMessage = !h.Fin
-	c.left = h.Len
-	return nil
-}
-
-func (c *Conn) control(op byte, payload []byte) error {
-	switch op {
-	case OpPing:
-		c.post(OpPong, payload)
-		if c.cfg.OnPing != nil {
-			c.cfg.OnPing(payload)
-		}
-	case OpClose:
-		code, reason, err := ParseClose(payload)
-		if err != nil {
-			return err
-		}
-		c.post(OpClose, payload[:min(2, len(payload))])
-		if code == 1000 || code == 1005 {
-			return io.EOF
-		}
-		return &CloseError{code, reason}
-	}
-	return nil
-}
-
-// fill reads until n bytes are buffered.
-func (c *Conn) fill(n int) error {
-	if len(c.in) >= n {
-		return nil
-	}
-	if c.buf == nil {
-		c.buf = make([]byte, readSize)
-	}
-	have := copy(c.buf, c.in)
-	c.in = c.buf[:have]
-	for have < n {
-		m, err := c.readConn(c.buf[have:])
-		have += m
-		c.in = c.buf[:have]
-		if err != nil && have < n {
-			return err
-		}
-	}
-	return nil
-}
-
 func (c *Conn) readConn(p []byte) (int, error) {
-	n, err := c.conn.Read(p)
+	n, err := Read(c.conn, p)
 	if n > 0 {
 		c.since.Store(int64(time.Since(c.start)))
 	}
@@ -286,7 +164,7 @@ func (c *Conn) writeFrame(b []byte, op byte) error {
 	h.Key = c.key()
 	AppendHeader(b[start:start], h)
 	Mask(payload, payload, h.Key, 0)
-	if _, err := c.conn.Write(b[start:]); err != nil {
+	if _, err := Write(c.conn, b[start:]); err != nil {
 		c.breakOff(err)
 		return c.writeError()
 	}

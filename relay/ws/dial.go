@@ -305,7 +305,7 @@ func startTLS(ctx context.Context, c net.Conn, cfg *tls.Config, host string, pro
 	if cfg.MinVersion == 0 {
 		cfg.MinVersion = tls.VersionTLS12
 	}
-	t := tls.Client(c, cfg)
+	t := tls.Client(Batched(c), cfg)
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, err

@@ -19,6 +19,7 @@ import (
 	"websocketbridge/relay/calm"
 	"websocketbridge/relay/cluster"
 	"websocketbridge/relay/settings"
+	"websocketbridge/relay/ws"
 )
 
 // serve runs a node until ctx ends or a signal comes, and its drain is over.
@@ -62,7 +63,7 @@ func serve(ctx context.Context, out, logTo io.Writer) (err error) {
 		public = &proxyListener{Listener: public, trusts: p.relay.Trusts, calm: &calm.Log{To: log, Lines: 1, Per: time.Minute}}
 	}
 	if p.tls != nil {
-		public = tls.NewListener(public, p.tls)
+		public = tls.NewListener(ws.BatchedListener(public), p.tls)
 	}
 	var admin net.Listener
 	if c.AdminListen != "" {
