@@ -73,6 +73,7 @@ var imports = map[string][]string{
 	"test/netfault":              {},
 	"test/netns":                 anything,
 	"test/process":               {},
+	"test/proxies":               anything,
 	"test/quickstart":            anything,
 	"test/readme":                anything,
 	"test/secrets":               anything,
