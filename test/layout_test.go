@@ -70,6 +70,7 @@ var imports = map[string][]string{
 	"test/emulator/mqtt":         {},
 	"test/emulator/cmd/emulator": {"relay/settings", "test/emulator"},
 	"test/front":                 {},
+	"test/images":                anything,
 	"test/netfault":              {},
 	"test/netns":                 anything,
 	"test/process":               {},

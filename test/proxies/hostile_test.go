@@ -101,18 +101,20 @@ func TestCutsIdle(t *testing.T) {
 		ping = 15 * time.Second
 	}
 	for _, tt := range []struct {
-		name  string
-		base  int
-		env   []string
-		lives bool
+		name    string
+		base    int
+		silence time.Duration
+		env     []string
+		lives   bool
 	}{
-		{"pings", 9000, []string{"RELAY_PING=" + ping.String()}, true},
-		{"no pings", 9010, []string{"RELAY_PING=0", "RELAY_DEAD=0"}, false},
+		{"pings", 9000, silence, []string{"RELAY_PING=" + ping.String()}, true},
+		// The two ends of the session ping, too, every 15 s.
+		{"no pings", 9010, 2 * time.Second, []string{"RELAY_PING=0", "RELAY_DEAD=0"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			relay := net.JoinHostPort("127.0.0.1", port(tt.base))
-			devices, users := &cutter{silence: silence, to: relay}, &cutter{silence: silence, to: relay}
+			devices, users := &cutter{silence: tt.silence, to: relay}, &cutter{silence: tt.silence, to: relay}
 			w := newWorld(t, plan{nodes: 1, base: tt.base, url: "ws://" + devices.start(t), userURL: "ws://" + users.start(t), relayEnv: tt.env})
 			tunnel, local := w.tunnel("ssh")
 			s := w.session(local["ssh"])
