@@ -136,7 +136,7 @@ func (b *builder) standInGo() error {
 	if err := command("cp", "-L", "/etc/ssl/certs/ca-certificates.crt", certs); err != nil {
 		return err
 	}
-	if _, err := b.buildah("config", "--env", "PATH=/usr/local/go/bin:/bin", "--env", "GOTOOLCHAIN=local", "--env", "GOPATH=/go", c); err != nil {
+	if _, err := b.buildah("config", "--env", "PATH=/usr/local/go/bin:/bin", "--env", "HOME=/root", "--env", "GOTOOLCHAIN=local", "--env", "GOPATH=/go", c); err != nil {
 		return err
 	}
 	_, err = b.buildah("commit", "--quiet", "--rm", c, goImage)

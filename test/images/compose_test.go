@@ -133,7 +133,9 @@ func (p *project) start(name string) {
 		t.Fatal(err)
 	}
 	c := newContainer(t, name, im, p.addrs[name])
-	c.user = s.User
+	if s.User != "" {
+		c.user = s.User
+	}
 	c.readOnly = s.ReadOnly
 	c.noNewPrivileges = slices.Contains(s.SecurityOpt, "no-new-privileges:true")
 	if !slices.Equal(s.CapDrop, []string{"ALL"}) {

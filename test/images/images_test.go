@@ -71,7 +71,7 @@ func TestImages(t *testing.T) {
 // The same sources make the same bytes, wherever and whenever that is.
 func TestReproducible(t *testing.T) {
 	sums := func(name string) string {
-		text, err := output("sh", "-c", `cd "$1" && find . -type f -exec sha256sum {} + | sort -k 2 && find . -printf '%p %m %U %G %T@\n' | sort`, "sh", filepath.Join(store, name, "rootfs"))
+		text, err := output("sh", "-c", `cd "$1" && find . -type f -exec sha256sum {} + | sort -k 2 && find . -mindepth 1 -printf '%p %m %U %G %T@\n' | sort`, "sh", filepath.Join(store, name, "rootfs"))
 		if err != nil {
 			t.Fatal(err)
 		}

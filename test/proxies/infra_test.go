@@ -28,7 +28,7 @@ func TestCaddy(t *testing.T) {
 	w := newWorld(t, plan{nodes: 2, base: 8080, url: "wss://localhost", caFile: ca, front: func(w *world) {
 		caddy = launch(t, []string{
 			"XDG_DATA_HOME=" + state, "XDG_CONFIG_HOME=" + state,
-			"RELAY_UPSTREAMS=" + strings.Join(w.public, " "), "RELAY_ADMIN=8081",
+			"PROXY_UPSTREAMS=" + strings.Join(w.public, " "), "PROXY_HEALTH_PORT=8081",
 		}, "caddy", "run", "--adapter", "caddyfile", "--config", caddyfile)
 		caddy.says("serving initial configuration")
 		until(t, "Caddy has an authority", func() bool { _, err := os.Stat(ca); return err == nil })
