@@ -66,6 +66,9 @@ ENTRYPOINT ["/bridge"]
 
 FROM base AS deviceagent
 COPY --from=build /out/bin/deviceagent /deviceagent
+# Where its status socket is. With a read-only root file system: --tmpfs /data:uid=65532,mode=0700
+ENV XDG_RUNTIME_DIR=/data
+HEALTHCHECK --interval=10s --start-period=5s CMD ["/deviceagent", "status", "--quiet"]
 ENTRYPOINT ["/deviceagent"]
 
 # The last stage is what is built without --target.

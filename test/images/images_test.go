@@ -135,7 +135,7 @@ func TestCompose(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"relay", "emulator"} {
+	for _, name := range []string{"relay", "emulator", "deviceagent"} {
 		if im, err := load(name); err != nil || im.config.Healthcheck == nil {
 			t.Errorf("%s has no healthcheck: %v", name, err)
 		}
