@@ -21,6 +21,7 @@ const readme = "../../README.md"
 //	<!-- test: ssh config -->            is ~/.ssh/config from here on
 //	<!-- test: snippet NAME -->          is the code of that name in snippets_test.go
 //	<!-- test: ci -->                    .ci/run has the same command
+//	<!-- test: images -->                test/images runs infra/compose.yaml, whose head has the same commands
 type block struct {
 	line int // of its first line
 	lang string
@@ -87,7 +88,7 @@ func (b block) String() string { return fmt.Sprintf("README.md:%d", b.line) }
 
 // No command and no code stands there that nothing tests.
 func TestEverythingIsTested(t *testing.T) {
-	how := map[string][]string{"sh": {"run", "background", "clients", "ci"}, "go": {"snippet"}, "": {"", "ssh config"}}
+	how := map[string][]string{"sh": {"run", "background", "clients", "ci", "images"}, "go": {"snippet"}, "": {"", "ssh config"}}
 	met := map[string]int{}
 	for _, b := range blocks(t) {
 		allowed, ok := how[b.lang]
@@ -96,9 +97,21 @@ func TestEverythingIsTested(t *testing.T) {
 		}
 		met[b.how]++
 	}
-	for _, name := range []string{"run", "background", "clients", "ci", "snippet", "ssh config"} {
+	for _, name := range []string{"run", "background", "clients", "ci", "images", "snippet", "ssh config"} {
 		if met[name] == 0 {
 			t.Errorf("no block is tested as %q", name)
+		}
+	}
+}
+
+// Who reads the compose file reads the same commands as here.
+func TestComposeCommands(t *testing.T) {
+	head := text(t, "../../infra/compose.yaml")
+	for _, b := range blocks(t) {
+		for _, line := range strings.Split(strings.TrimSpace(b.text), "\n") {
+			if b.how == "images" && !strings.Contains(head, "\n#   "+line+"\n") {
+				t.Errorf("%v: infra/compose.yaml does not say %q", b, line)
+			}
 		}
 	}
 }

@@ -61,7 +61,7 @@ OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are heeded, 
 			return serve(cmd.Context(), out, errOut)
 		},
 	}
-	root.AddCommand(newHashKey(), newTokenKey(), newKeygen(), newCheckPolicy(), &cobra.Command{
+	root.AddCommand(newHashKey(), newTokenKey(), newKeygen(), newInit(), newCheckPolicy(), newHealthcheck(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

@@ -68,6 +68,7 @@ func TestHelp(t *testing.T) {
 		"help.txt": {"--help"}, "hash-key.txt": {"hash-key", "--help"}, "token-key.txt": {"token-key", "--help"},
 		"check-policy.txt": {"check-policy", "--help"},
 		"keygen.txt":       {"keygen", "--help"},
+		"init.txt":         {"init", "--help"}, "healthcheck.txt": {"healthcheck", "--help"},
 	} {
 		got := with(t, nil, "", args...)
 		if got.fault != nil || got.err != "" {
@@ -91,6 +92,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"hash-key", "a", "b"}, "takes one name"},
 		{[]string{"token-key", "x"}, "unknown command"},
 		{[]string{"keygen", "x"}, "unknown command"},
+		{[]string{"healthcheck", "x"}, "unknown command"},
+		{[]string{"init"}, "takes a folder"},
 	} {
 		if got := with(t, nil, "", tt.args...); got.fault == nil || !strings.Contains(got.fault.Error(), tt.want) {
 			t.Errorf("%v: got %v, want %q", tt.args, got.fault, tt.want)

@@ -59,6 +59,8 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		},
 	}
 	o.flags(root)
+	root.AddCommand(newHealthcheck(&usage))
+	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
