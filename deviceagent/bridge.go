@@ -215,7 +215,14 @@ func (a *Agent) serveSession(ctx context.Context, s *signaler.Signal, b *followi
 func (a *Agent) serveStream(ctx context.Context, in *session.Incoming, allowed []string, b *following) {
 	name := in.Target()
 	log := a.log.With("bridge", b.id, "target", name)
-	conn, no := a.dialStream(ctx, name, named(allowed), b)
+	var conn net.Conn
+	var no *signaler.Refusal
+	dialed := make(chan struct{})
+	go func() { // whose stack goes with it: a dial needs a larger one than a stream that is open
+		defer close(dialed)
+		conn, no = a.dialStream(ctx, name, named(allowed), b)
+	}()
+	<-dialed
 	if no != nil {
 		a.countStreamRefused(no.Code)
 		log.Info("stream refused", "reason", no.Code, "text", no.Message)

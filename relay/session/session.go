@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,9 +157,15 @@ func (s *Session) end(cause error, farewell *reason) {
 	s.cause = cause
 	s.endErr = fmt.Errorf("session ended: %w", cause)
 	s.farewell = farewell
+	ended := slices.Collect(maps.Values(s.streams))
 	clear(s.streams)
 	s.mu.Unlock()
 	close(s.done)
+	for _, st := range ended {
+		st.mu.Lock()
+		st.callOnEnd()
+		st.mu.Unlock()
+	}
 	if farewell == nil {
 		s.closeTransport()
 	}

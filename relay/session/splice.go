@@ -25,24 +25,48 @@ func (st *Stream) Splice(c net.Conn, code, message string) error {
 	if !ok {
 		l = NewLocal(c)
 	}
-	if l.try != nil {
-		st.mu.Lock()
-		st.direct = l
-		st.mu.Unlock()
-	}
 	x := &splice{st: st, c: l, code: code, message: message, fed: make(chan struct{})}
 	var up, watch sync.WaitGroup
 	finished := make(chan struct{})
 	up.Go(x.fromLocal)
-	watch.Go(func() { x.watch(finished) })
+	// A stream that is idle needs no goroutine to watch it.
+	forget := st.splice(l, func() { watch.Go(func() { x.watch(finished) }) })
 	x.fromStream()
 	close(x.fed)
 	up.Wait()
+	forget()
 	close(finished)
 	watch.Wait()
 	c.Close()
 	st.Close()
 	return load(&x.err)
+}
+
+// splice sets where arriving bytes go at once, and what to call when this side sends no more
+// or the session has ended. Once forget has returned it is not called.
+func (st *Stream) splice(direct *Local, ended func()) (forget func()) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if direct.try != nil {
+		st.direct = direct
+	}
+	st.onEnd = ended
+	if st.sendErr != nil || st.s.ended() {
+		st.callOnEnd()
+	}
+	return func() {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		st.onEnd = nil
+	}
+}
+
+// callOnEnd calls it once. mu is held.
+func (st *Stream) callOnEnd() {
+	if f := st.onEnd; f != nil {
+		st.onEnd = nil
+		f()
+	}
 }
 
 type splice struct {

@@ -44,9 +44,10 @@ type Stream struct {
 	readDone   bool          // the application knows that there is no more to read
 
 	// Sending half.
-	sendErr    error // why writing is over
-	sendCredit int64 // what this side may still send
-	stopped    bool  // STOP was received
+	sendErr    error  // why writing is over
+	onEnd      func() // of Splice: called when sendErr is set or the session has ended; must not wait
+	sendCredit int64  // what this side may still send
+	stopped    bool   // STOP was received
 
 	// Frames for the control loop to send.
 	queued    bool
@@ -180,6 +181,7 @@ func (st *Stream) closeSend(err error) {
 	if st.sendErr == nil {
 		st.sendErr = err
 		close(st.sendDone)
+		st.callOnEnd()
 	}
 }
 
