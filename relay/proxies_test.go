@@ -104,11 +104,16 @@ func FuzzClientAddr(f *testing.F) {
 	f.Add("[fe80::1%eth0]:1", "unknown", "[2001:db8::9]:443")
 	f.Add("203.0.113.5:1", "[", "]:,%")
 	f.Add("pipe", "1.2.3.4", "")
+	f.Add("0::%[", "0", "0") // a zone can be any text
 	f.Fuzz(func(t *testing.T, remote, first, second string) {
 		got := relay.ClientAddr(remote, []string{first, second}, someProxies)
 		peer, err := netip.ParseAddrPort(remote)
 		if err != nil {
-			if addr, aerr := netip.ParseAddr(strings.Trim(remote, "[]")); aerr != nil && got != remote {
+			bare := remote
+			if inner, ok := strings.CutPrefix(remote, "["); ok {
+				bare = strings.TrimSuffix(inner, "]")
+			}
+			if addr, aerr := netip.ParseAddr(bare); aerr != nil && got != remote {
 				t.Fatalf("%q became %q", remote, got)
 			} else if aerr != nil {
 				return
