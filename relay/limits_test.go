@@ -280,6 +280,10 @@ func TestMaxRequests(t *testing.T) {
 		one, two := n.connecting(ctx, "deviceId=a"), n.connecting(ctx, "deviceId=b&upgrade=early")
 		<-n.signals
 		<-n.signals
+		early := <-two // has its 101 before its device was told
+		if early.err != nil {
+			t.Fatal(early.err)
+		}
 		_, err := n.connect(ctx, "deviceId=c")
 		if p := wantStatus(t, err, 429, wire.LimitReached); p.Detail != "the relay serves 2 of at most 2 requests at once" {
 			t.Errorf("detail %q", p.Detail)
@@ -289,7 +293,7 @@ func TestMaxRequests(t *testing.T) {
 		}
 		leave()
 		<-one
-		(<-two).conn.CloseNow()
+		early.conn.CloseNow()
 		synctest.Wait()
 		if status, _, _ := n.handshake("accept?bridgeToken=x", "192.0.2.1:1", ""); status != 400 {
 			t.Errorf("no room again: %d", status)
