@@ -18,6 +18,7 @@ ARG GO_IMAGE=golang:1.26.8-bookworm
 
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
 WORKDIR /src
+ENV GOCACHE=/gocache
 # Only where modules come from elsewhere than the public proxy.
 ARG GOPROXY
 ARG GONOSUMDB
@@ -30,20 +31,20 @@ ARG TARGETARCH=amd64
 ARG TARGETVARIANT
 ARG VERSION
 # The Go command puts neither time nor place into a program: -trimpath, no state of Git.
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/gocache \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOARM=${TARGETVARIANT#v} \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X websocketbridge/relay/settings.version=$VERSION" -o /out/bin/ \
     ./relay/cmd/relay ./relay/cmd/bridge ./deviceagent/cmd/deviceagent ./test/emulator/cmd/emulator
 # What each image has besides its program. The time is the same in each build.
 ARG SOURCE_DATE_EPOCH=0
-RUN mkdir -p /out/root/etc/ssl/certs /out/data && \
-    cp -L /etc/ssl/certs/ca-certificates.crt /out/root/etc/ssl/certs/ && \
-    echo 'nonroot:x:65532:65532::/data:/sbin/nologin' >/out/root/etc/passwd && \
-    echo 'nonroot:x:65532:' >/out/root/etc/group && \
+RUN mkdir -p /out/files/etc/ssl/certs /out/data && \
+    cp -L /etc/ssl/certs/ca-certificates.crt /out/files/etc/ssl/certs/ && \
+    echo 'nonroot:x:65532:65532::/data:/sbin/nologin' >/out/files/etc/passwd && \
+    echo 'nonroot:x:65532:' >/out/files/etc/group && \
     find /out -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 FROM scratch AS base
-COPY --from=build /out/root/ /
+COPY --from=build /out/files/ /
 # For a volume, which gets this owner: keys, audit log.
 COPY --from=build --chown=65532:65532 /out/data/ /data/
 USER 65532:65532

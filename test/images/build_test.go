@@ -179,7 +179,7 @@ func (b *builder) image(context, name string, more ...string) error {
 		"--isolation", "chroot", "--format", "docker", "--pull-never", "--layers", "--timestamp", "1700000000",
 		"--build-arg", "GO_IMAGE=" + goImage, "--build-arg", "VERSION=" + version, "--build-arg", "SOURCE_DATE_EPOCH=1700000000",
 		"--build-arg", "GOPROXY=file:///modules," + host.GOPROXY,
-		"--volume", host.GOROOT + ":/usr/local/go:ro", "--volume", filepath.Join(host.GOMODCACHE, "cache/download") + ":/modules:ro", "--volume", host.GOCACHE + ":/root/.cache/go-build",
+		"--volume", host.GOROOT + ":/usr/local/go:ro", "--volume", filepath.Join(host.GOMODCACHE, "cache/download") + ":/modules:ro", "--volume", host.GOCACHE + ":/gocache",
 		"--tag", "localhost/" + name, "--file", filepath.Join(context, "Dockerfile"),
 	}
 	if _, err := b.buildah("bud", append(append(args, more...), context)...); err != nil {
