@@ -52,6 +52,8 @@ func ask(ctx context.Context, address string) ([]byte, error) {
 		return nil, fmt.Errorf("%w the agent at %s; its own user and root may", ErrForbidden, address)
 	case errors.Is(err, fs.ErrNotExist), socket.Nobody(err):
 		return nil, fmt.Errorf("%w at %s", ErrNotRunning, address)
+	case err != nil && ctx.Err() != nil: // a dial that was cut short has words of its own
+		return nil, fmt.Errorf("ask the agent at %s: %w", address, context.Cause(ctx))
 	case err != nil:
 		return nil, fmt.Errorf("ask the agent at %s: %w", address, err)
 	}
