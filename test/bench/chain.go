@@ -20,6 +20,8 @@ import (
 const (
 	ours         = "ours"
 	oursTLS      = "ours, TLS"
+	other        = "other build" // of -against
+	otherTLS     = "other build, TLS"
 	chainSplice  = "raw TCP splice ×3"
 	chainFrames  = "WebSocket frames ×3"
 	chainTLS     = "WebSocket frames ×3, TLS"
@@ -64,6 +66,7 @@ func (c *chain) stop() {
 // A lab starts chains, and ends them.
 type lab struct {
 	dir     string // of programs, keys, and what programs say
+	against string // of the other build's programs; empty: there is none
 	self    string // this program
 	cert    certificate
 	apiKey  string
@@ -75,7 +78,7 @@ type lab struct {
 }
 
 // newLab builds our three programs.
-func newLab(ctx context.Context) (*lab, error) {
+func newLab(ctx context.Context, against string) (*lab, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -84,7 +87,7 @@ func newLab(ctx context.Context) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{dir: dir, self: self, chains: make(map[string]*chain), apiKey: auth.NewAPIKey(), keys: filepath.Join(dir, "api-keys")}
+	l := &lab{dir: dir, against: against, self: self, chains: make(map[string]*chain), apiKey: auth.NewAPIKey(), keys: filepath.Join(dir, "api-keys")}
 	if err := l.prepare(ctx); err != nil {
 		l.close()
 		return nil, err
@@ -153,12 +156,12 @@ func (l *lab) fresh(ctx context.Context, name string) (*chain, error) {
 	l.all = append(l.all, c)
 	var err error
 	switch name {
-	case ours, oursTLS:
-		err = l.startOurs(ctx, c, oursConfig{secure: name == oursTLS, tunnel: true})
+	case ours, oursTLS, other, otherTLS:
+		err = l.startOurs(ctx, c, oursConfig{secure: secure(name), tunnel: true})
 	case chainSplice:
 		err = l.startReference(ctx, c, false, kindSplice, kindSplice, kindSplice)
 	case chainFrames, chainTLS:
-		err = l.startReference(ctx, c, name == chainTLS, kindProxy, kindRelay, kindAgent)
+		err = l.startReference(ctx, c, secure(name), kindProxy, kindRelay, kindAgent)
 	default:
 		err = fmt.Errorf("no chain is called %q", name)
 	}

@@ -35,7 +35,8 @@
 // kernel sees no delay, so plain TCP through it reaches the rate from the start; both are
 // measured in the second half of their time.
 //
-// Compare figures of one run only: machines differ, and so do moments of one.
+// Compare figures of one run only: machines differ, and so do moments of one. To see what
+// a change does, build the programs before it into a folder, and give that to -against.
 //
 // # Why
 //

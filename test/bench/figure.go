@@ -18,6 +18,7 @@ type options struct {
 	streams int           // idle ones
 	settle  time.Duration // before memory is looked at
 	run     *regexp.Regexp
+	whose   *regexp.Regexp // subjects
 	tiny    bool
 }
 
@@ -88,9 +89,10 @@ func (b *bench) runFigure(ctx context.Context, f figure) error {
 	if f.cold {
 		first = 0
 	}
+	subjects := b.subjects(f)
 	for round := first; round < rounds; round++ {
-		for i := range f.subjects {
-			subject := f.subjects[(i+max(round, 0))%len(f.subjects)] // whoever is first differs
+		for i := range subjects {
+			subject := subjects[(i+max(round, 0))%len(subjects)] // whoever is first differs
 			err := f.measure(b, ctx, subject, func(metric string, value float64) {
 				if round >= 0 {
 					b.book.add(metric, subject, value)
@@ -103,6 +105,20 @@ func (b *bench) runFigure(ctx context.Context, f figure) error {
 		fmt.Fprint(b.log, ".")
 	}
 	return nil
+}
+
+// subjects are those of a figure that the options want, and the other build beside ours.
+func (b *bench) subjects(f figure) (wanted []string) {
+	for _, s := range f.subjects {
+		if !b.whose.MatchString(s) {
+			continue
+		}
+		wanted = append(wanted, s)
+		if o := map[string]string{ours: other, oursTLS: otherTLS}[s]; b.against != "" && o != "" {
+			wanted = append(wanted, o)
+		}
+	}
+	return wanted
 }
 
 // allChains are who is compared where users and targets speak TCP.

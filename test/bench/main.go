@@ -48,6 +48,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	flags.IntVar(&b.streams, "streams", 2_000, "idle streams")
 	flags.DurationVar(&b.settle, "settle", 5*time.Second, "before memory is looked at")
 	pattern := flags.String("run", "", "figures to measure, as a regular expression; -list shows them")
+	of := flags.String("of", "", "who is measured, as a regular expression: ours; ours, TLS; WebSocket frames ×3; and so on")
+	against := flags.String("against", "", "folder with relay, bridge and deviceagent of another build, to be measured in turn with this one")
 	list := flags.Bool("list", false, "print the names of the figures")
 	flags.BoolVar(&b.tiny, "tiny", false, "a moment of everything, to see that it works; the numbers mean nothing")
 	file := flags.String("json", "", "file for all that was measured")
@@ -67,6 +69,9 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if b.run, err = regexp.Compile(*pattern); err != nil {
 		return fmt.Errorf("-run: %w", err)
 	}
+	if b.whose, err = regexp.Compile(*of); err != nil {
+		return fmt.Errorf("-of: %w", err)
+	}
 	if b.rounds < 1 || b.idle < 1 || b.streams < 1 || b.length <= 0 || b.settle < 0 {
 		return errors.New("-rounds, -length, -idle and -streams have to be more than nothing")
 	}
@@ -77,7 +82,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("it took longer than %v", longest))
 	defer cancel()
 	began := time.Now()
-	if b.lab, err = newLab(ctx); err != nil {
+	if b.lab, err = newLab(ctx, *against); err != nil {
 		return err
 	}
 	defer b.close()

@@ -51,9 +51,19 @@ func scheme(secure bool) string {
 	return "ws://"
 }
 
-// startOurs starts our programs. Of a relay alone, c.addr is its address.
+// secure says whether a subject uses TLS.
+func secure(subject string) bool {
+	return subject == oursTLS || subject == otherTLS || subject == chainTLS
+}
+
+// startOurs starts our programs, or those of the other build. Of a relay alone, c.addr is
+// its address.
 func (l *lab) startOurs(ctx context.Context, c *chain, o oursConfig) error {
-	relay, err := l.start(filepath.Join(l.dir, "relay"), l.relayEnv(o))
+	dir := l.dir
+	if c.name == other || c.name == otherTLS {
+		dir = l.against
+	}
+	relay, err := l.start(filepath.Join(dir, "relay"), l.relayEnv(o))
 	if err != nil {
 		return err
 	}
@@ -66,7 +76,7 @@ func (l *lab) startOurs(ctx context.Context, c *chain, o oursConfig) error {
 	if !o.tunnel {
 		return nil
 	}
-	agent, err := l.start(filepath.Join(l.dir, "deviceagent"), []string{
+	agent, err := l.start(filepath.Join(dir, "deviceagent"), []string{
 		"AGENT_DEVICE_ID=" + deviceID, "AGENT_SIGNALS=fake", "AGENT_FAKE_URL=ws://" + c.hub, "AGENT_RELAY_HOSTS=" + loopback,
 		"AGENT_TARGETS=" + deviceID + "=tcp:" + l.target.addr(), fmt.Sprint("AGENT_MAX_STREAMS=", maxStreams), "AGENT_CA_FILE=" + l.cert.cert,
 	})
@@ -77,7 +87,7 @@ func (l *lab) startOurs(ctx context.Context, c *chain, o oursConfig) error {
 	if _, err := agent.Says(ctx, "listening for signals"); err != nil {
 		return err
 	}
-	tunnel, err := l.start(filepath.Join(l.dir, "bridge"), []string{
+	tunnel, err := l.start(filepath.Join(dir, "bridge"), []string{
 		"BRIDGE_RELAY=" + scheme(o.secure) + c.addr, "BRIDGE_API_KEY=" + l.apiKey, "BRIDGE_CA_FILE=" + l.cert.cert,
 	}, "--json", "tunnel", deviceID, deviceID)
 	if err != nil {

@@ -49,7 +49,7 @@ func (b *bench) farChain(ctx context.Context, subject string, rtt time.Duration)
 	c := &chain{name: subject, parts: make(programs), wait: time.Second}
 	b.all = append(b.all, c)
 	next := b.target.addr()
-	if subject == ours {
+	if subject != plainTCP {
 		addr, err := freeAddr()
 		if err != nil {
 			return nil, err
@@ -62,7 +62,7 @@ func (b *bench) farChain(ctx context.Context, subject string, rtt time.Duration)
 	}
 	c.path = p
 	c.addr = addr
-	if subject == ours {
+	if subject != plainTCP {
 		if err := b.startOurs(ctx, c, oursConfig{tunnel: true, listen: next, dial: addr}); err != nil {
 			c.stop()
 			return nil, err

@@ -168,10 +168,10 @@ func (b *bench) freshYard(ctx context.Context, subject string) (*chain, *yard, e
 	defer cancel()
 	c := &chain{name: subject, parts: make(programs), wait: time.Second}
 	b.all = append(b.all, c)
-	if err := b.startOurs(startCtx, c, oursConfig{secure: subject == oursTLS}); err != nil {
+	if err := b.startOurs(startCtx, c, oursConfig{secure: secure(subject)}); err != nil {
 		return nil, nil, err
 	}
-	y, err := b.newYard(ctx, c, subject == oursTLS)
+	y, err := b.newYard(ctx, c, secure(subject))
 	return c, y, err
 }
 

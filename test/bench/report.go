@@ -34,6 +34,7 @@ func markdown(w io.Writer, b *book) {
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", g.title, r.ours.text(g.unit), reference, ratio, g.wanted(), met)
 	}
+	builds(w, b)
 	paths(w, b)
 	if len(b.Notes) > 0 {
 		fmt.Fprintln(w)
@@ -110,6 +111,25 @@ func chains(w io.Writer, b *book) {
 			row += " " + fmt.Sprintf(c.form, cell...) + " |"
 		}
 		fmt.Fprintln(w, row)
+	}
+}
+
+// builds compares ours with the other build.
+func builds(w io.Writer, b *book) {
+	head := false
+	for _, e := range b.entries() {
+		reference := map[string]string{ours: other, oursTLS: otherTLS}[e.subject]
+		was := b.of(e.metric, reference)
+		if len(was) == 0 {
+			continue
+		}
+		if !head {
+			fmt.Fprint(w, "\n| figure | this build (min–max) | the other (min–max) | ratio (min–max) |\n| --- | --- | --- | --- |\n")
+			head = true
+		}
+		now := b.of(e.metric, e.subject)
+		r := summarize(ratios(now, was))
+		fmt.Fprintf(w, "| %s, %s | %s | %s | **%.2f** (%.2f–%.2f) |\n", e.metric, e.subject, summarize(now).text(""), summarize(was).text(""), r.Median, r.Min, r.Max)
 	}
 }
 
