@@ -74,8 +74,8 @@
 // window is its bound, and a stream that nobody reads holds up no other.
 //
 // A window starts at Config.InitialWindow. When it is read at the pace of more
-// than half a window per round trip, it doubles, up to Config.MaxWindow, as far
-// as Config.MaxBuffered for the whole session allows. Round trips are measured by PING when a
+// than half a window per round trip, or would last less than 8 ms, it doubles, up to
+// Config.MaxWindow, as far as Config.MaxBuffered for the whole session allows. Round trips are measured by PING when a
 // window may grow and no sample is younger than 5 s.
 //
 // # Timers
@@ -140,6 +140,15 @@
 // goroutine that waits there cost a wake-up per frame, a third of a round trip on loopback
 // (RTT p50 of test/bench 1.9 times that of the reference chain, then 1.2 to 1.4), and a copy of each byte.
 // What the socket does not take at once waits in the queue as before.
+//
+// Why the read loop waits up to 1 ms for the program of a session's only stream: its queue,
+// once begun, lasted as long as the transfer, and each byte went through memory that no
+// cache held. Nobody else is there to wait; 1.06 of the throughput, 0.76 of the CPU where bytes arrive.
+//
+// Why windows that would last less than 8 ms grow: each WINDOW wakes a goroutine at both ends and
+// two at the relay; 1.05 of the throughput.
+//
+// Why a stream's frame is read before its turn and not in it: measured, no gain (0.97 to 1.0).
 //
 // Why nothing watches a spliced stream until its end: a goroutine for that, and the stack
 // that a dial had grown, were a third of the 21 KiB of an idle stream at the agent.

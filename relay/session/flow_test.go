@@ -116,6 +116,34 @@ func (g *gate) WriteFrame(b []byte) error {
 	return g.Transport.WriteFrame(b)
 }
 
+// A window that is read at once grows even where there is no round trip to fill, so that a
+// fast network is not busy with giving back; one that lasts for a while does not.
+func TestWindowLasts(t *testing.T) {
+	for _, c := range []struct {
+		pause time.Duration // between reads of a quarter of the first window
+		grows bool
+	}{{0, true}, {time.Millisecond, true}, {3 * time.Millisecond, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			req, dev, stop := pipePair(t, session.Config{})
+			defer stop()
+			a, b := open(t, req, dev)
+			go func() {
+				a.Write(make([]byte, 8<<20))
+				a.CloseWrite()
+			}()
+			var err error
+			window := 0 // before it is given back
+			for buf := make([]byte, session.DefaultInitialWindow/4); err == nil; _, err = io.ReadFull(b, buf) {
+				window = max(window, b.Window())
+				time.Sleep(c.pause)
+			}
+			if err != io.EOF || c.grows != (window > session.DefaultInitialWindow) {
+				t.Errorf("a pause of %v: %v, the window was %d", c.pause, err, window)
+			}
+		})
+	}
+}
+
 // One stream fills a path of 100 ms: its window grows. What all windows may
 // grow by is bounded, and given back when a stream ends.
 func TestWindowGrows(t *testing.T) {

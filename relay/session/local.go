@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -52,7 +53,7 @@ func (l *Local) Read(p []byte) (int, error) {
 		}
 	}
 	if err != nil && err != io.EOF {
-		l.readErr.CompareAndSwap(nil, &err)
+		keep(&l.readErr, err)
 	}
 	return n, err
 }
@@ -74,9 +75,27 @@ func (l *Local) Write(p []byte) (int, error) {
 	defer l.writing.unlock()
 	n, err := l.Conn.Write(p)
 	if err != nil {
-		l.writeErr.CompareAndSwap(nil, &err)
+		keep(&l.writeErr, err)
 	}
 	return n, err
+}
+
+// writeFor writes what the connection takes within d, and says how much. The connection's
+// write deadline is gone afterwards.
+func (l *Local) writeFor(p []byte, d time.Duration) int {
+	select {
+	case l.writing <- struct{}{}:
+	default:
+		return 0
+	}
+	defer l.writing.unlock()
+	l.Conn.SetWriteDeadline(time.Now().Add(d))
+	n, err := l.Conn.Write(p)
+	l.Conn.SetWriteDeadline(time.Time{})
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		keep(&l.writeErr, err)
+	}
+	return n
 }
 
 // CloseWrite ends what the program reads, if the connection can do that.
@@ -93,6 +112,9 @@ func (l *Local) ReadErr() error { return load(&l.readErr) }
 // WriteErr is the error of the first Write that failed: the program takes no
 // more, but what it says may still be an answer.
 func (l *Local) WriteErr() error { return load(&l.writeErr) }
+
+// keep keeps the first error. As a function of its own it costs memory only where there is one.
+func keep(p *atomic.Pointer[error], err error) { p.CompareAndSwap(nil, &err) }
 
 func load(p *atomic.Pointer[error]) error {
 	if err := p.Load(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -22,6 +23,7 @@ import (
 // program at the other end of the connection.
 type spliced struct {
 	far      *session.Stream
+	near     *session.Stream // is spliced
 	prog     *net.TCPConn
 	req, dev *side
 	ran      chan error // what Splice returned
@@ -33,7 +35,7 @@ func newSpliced(t *testing.T) *spliced {
 	req, dev, stop := pair(t, ta, tb, session.Config{})
 	far, near := open(t, req, dev)
 	prog, local := tcpPipe(t)
-	x := &spliced{far: far, prog: prog.(*net.TCPConn), req: req, dev: dev, ran: make(chan error, 1)}
+	x := &spliced{far: far, near: near, prog: prog.(*net.TCPConn), req: req, dev: dev, ran: make(chan error, 1)}
 	go func() { x.ran <- near.Splice(local, "target_failed", "it broke") }()
 	t.Cleanup(func() {
 		x.prog.Close()
@@ -87,7 +89,6 @@ func TestSpliceHalfClose(t *testing.T) {
 	})
 }
 
-// Who closes a stream has not taken back what was written to it.
 // Bytes go straight to a program that takes them, and wait in the queue of one that does
 // not: all arrive in order.
 func TestSpliceSlowProgram(t *testing.T) {
@@ -122,6 +123,30 @@ func TestSpliceSlowProgram(t *testing.T) {
 	}
 }
 
+// A program that takes nothing holds up its own stream and no other, even where the read
+// loop may wait for it because it is the only one.
+func TestSpliceStuckAlone(t *testing.T) {
+	x := newSpliced(t)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer x.far.Close()
+	wg.Go(func() { x.far.Write(make([]byte, 64<<20)) })
+	for size := 0; size < session.DefaultInitialWindow; size, _ = x.near.Buffered() {
+		runtime.Gosched() // until the kernel's buffers are full, and then the queue
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := x.req.Ping(ctx); err != nil {
+		t.Errorf("a ping beside it: %v", err)
+	}
+	a, b := open(t, x.req, x.dev)
+	wg.Go(func() { echo(b) })
+	io.WriteString(a, "hello")
+	a.CloseWrite()
+	wantText(t, "a stream beside it", a, "hello")
+}
+
+// Who closes a stream has not taken back what was written to it.
 func TestSpliceStreamClosed(t *testing.T) {
 	big := strings.Repeat("x", 100<<10)
 	t.Run("while the program talks", func(t *testing.T) {

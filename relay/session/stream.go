@@ -36,6 +36,7 @@ type Stream struct {
 	finRecv    bool  // the other side sends no more
 	queue      queue
 	taken      bool          // WriteTo is writing the first bytes
+	drained    chan struct{} // holds one token: the queue was empty; nil: nobody has waited for that
 	direct     *Local        // of Splice: where bytes go that have nothing to wait for
 	recvCredit int64         // what the other side may still send
 	window     int           // what it may send beyond what was read

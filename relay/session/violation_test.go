@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // A rawPeer is the other side of a session, frame by frame.
@@ -274,6 +275,7 @@ func TestConversation(t *testing.T) {
 		p.want(append(appendHeader(nil, typeData, 5, 3), "01234"...))
 		p.send(data(3, 40<<10))
 		io.CopyN(io.Discard, st, 24<<10-1)
+		time.Sleep(10 * time.Millisecond) // at this pace, a window lasts long enough
 		p.want()
 		io.CopyN(io.Discard, st, 1)
 		// Three eighths of the window are read: they are given back, and the round trip
