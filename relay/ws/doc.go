@@ -21,6 +21,12 @@
 // the 101. What is left of a handshake without gorilla is one request, one
 // response and one hash.
 //
+// # Why masks in assembly
+//
+// Masking was an eighth of what the relay and a sender spend for bulk: the compiler does 8
+// bytes at a time, AVX2 32. Throughput of one stream 1.08 to 1.11 of what it was, CPU of the
+// relay 0.9 (test/bench). Where there is no AVX2, and for short frames, it is Go as before.
+//
 // # Liveness
 //
 // A client's end sends an unsolicited pong (RFC 6455 section 5.5.3) every

@@ -150,6 +150,10 @@ func Mask(dst, src []byte, key [4]byte, pos int64) {
 	if s := uint(pos&3) * 8; s != 0 {
 		k32 = k32>>s | k32<<(32-s)
 	}
+	if n := len(src) &^ (blockSize - 1); wide && n > 0 {
+		maskBlocks(&dst[:n][0], &src[0], n, k32)
+		dst, src = dst[n:], src[n:]
+	}
 	k := uint64(k32) | uint64(k32)<<32
 	for len(src) >= 32 {
 		d, s := dst[:32], src[:32]

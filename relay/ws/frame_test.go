@@ -138,7 +138,7 @@ func TestMask(t *testing.T) {
 		}
 		return b
 	}
-	for size := range 100 {
+	for size := range 300 {
 		for pos := range int64(5) {
 			for before := range MaxHeader + 1 { // how far dst starts before src
 				for align := range 4 {
