@@ -238,9 +238,10 @@ func (s *Server) run(b *bridge, requester *pump.Leg, got arrival) {
 	}
 	log.Info("bridge open", about...)
 	b.opened = true
-	s.work.Go(func() {
+	s.work.add()
+	pump.Start(b.live, requester, got.leg, s.cfg.pump(b.permit.Caps), func(res pump.Result) {
+		defer s.work.done()
 		defer s.table.remove(b)
-		res := pump.Run(b.live, requester, got.leg, s.cfg.pump(b.permit.Caps))
 		b.move(open, closed)
 		s.recordClosed(b, got.via, res)
 		s.isClosed(life, res)

@@ -14,7 +14,7 @@
 //
 // # How
 //
-// One read fills a buffer, which is small while a peer has little to say. The
+// One read fills a buffer. The
 // frames in it are unmasked and given their new header in place: a header without
 // its mask is four bytes shorter, so what goes out always fits in front of what
 // has not been looked at yet. One write sends all of it. A reader that does not
@@ -26,6 +26,16 @@
 //
 // With TLS below, package ws reads and writes many records with one system call: 0.9 of
 // a chain that does nothing but that, and 0.79 before.
+//
+// # What an idle bridge costs
+//
+// Two goroutines that wait to read, and no buffer: a socket's reader takes one when bytes have
+// come (2.3 KiB less). Nobody waits for the two; the last one to end does what is left to do. A
+// goroutine that has passed data on has a stack of 4 KiB or more, and a stack hardly ever
+// shrinks; so when after that a pong comes alone, a new goroutine goes on, with 2 KiB (4 KiB
+// less). With TLS, crypto/tls keeps the records' buffers, and its reads are too deep for small stacks. Pings
+// come from one timer a bridge. All in all 18 KiB of the relay's memory, garbage included, and
+// 26 before (test/bench).
 //
 // # Liveness
 //

@@ -14,7 +14,7 @@ func (p *pump) keep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Since(p.start)
-	if p.ended {
+	if p.decided {
 		return
 	}
 	if res, over := p.overdue(now); over {

@@ -61,13 +61,6 @@ func (l ioLock) Unlock() { <-l }
 // more ping would tell such a peer nothing.
 const maxPending = 1 << 10
 
-func (l *Leg) read(p []byte) (int, error) {
-	l.since.Store(int64(time.Since(l.start)))
-	n, err := ws.Read(l.conn, p)
-	l.since.Store(-1)
-	return n, err
-}
-
 // waiting says since when a read has got nothing.
 func (l *Leg) waiting() (since time.Duration, reading bool) {
 	s := l.since.Load()
@@ -179,92 +172,28 @@ func (l *Leg) drain() {
 	}
 }
 
+// untilClose throws away what comes before a close frame.
+type untilClose struct{}
+
+func (untilClose) take(_ []byte, _ int64, c *control) error {
+	if c != nil && c.op == ws.OpClose {
+		return ErrLeft
+	}
+	return nil
+}
+
 // Close sends a close frame and ends the connection, for a leg that never came
 // to a pump. It waits at most CloseTimeout for the peer's close frame.
 func (l *Leg) Close(code int, reason string) {
 	l.deadline()
 	l.post(ws.OpClose, ws.AppendClose(nil, code, reason))
 	if !l.gotClose.Load() {
-		err := l.frames(func(_ []byte, _ int64, c *control) error {
-			if c != nil && c.op == ws.OpClose {
-				return ErrLeft
-			}
-			return nil
-		})
+		err := l.frames(new(reader), untilClose{})
 		if ws.IsProtocolError(err) {
 			l.drain()
 		}
 	}
 	l.finish()
-}
-
-// A reader holds a small buffer while its peer has little to say, and a large one
-// while a read fills the small one: idle bridges are many and cheap.
-const idleSize = 1 << 10
-
-var (
-	idleBuffers = newBuffers(headroom + idleSize)
-	busyBuffers = newBuffers(headroom + bufSize)
-)
-
-func newBuffers(size int) *sync.Pool {
-	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
-}
-
-// frames reads and hands f what is to be passed on, rewritten, with the size of
-// the payload in it, and each control frame, until f fails, the connection fails,
-// or the peer breaks the protocol.
-func (l *Leg) frames(f func(out []byte, payload int64, c *control) error) error {
-	pool := idleBuffers
-	if len(l.early) > idleSize {
-		pool = busyBuffers
-	}
-	b := pool.Get().(*[]byte)
-	defer func() { pool.Put(b) }()
-	var w rewriter
-	n := headroom + copy((*b)[headroom:], l.early)
-	fresh := len(l.early) > 0
-	l.early = nil
-	for {
-		buf, fit := *b, pool
-		if !fresh {
-			m, err := l.read(buf[n:])
-			if n += m; m == 0 && err != nil {
-				return err
-			}
-			switch {
-			case n == len(buf):
-				fit = busyBuffers
-			case m < idleSize/2:
-				fit = idleBuffers
-			}
-		}
-		fresh = false
-		for r := headroom; ; {
-			before := w.payload
-			from, to, next, c, err := w.rewrite(buf, r, n)
-			if to > from || c != nil {
-				if err := f(buf[from:to], w.payload-before, c); err != nil {
-					return err
-				}
-			}
-			if err != nil {
-				return err
-			}
-			if r = next; c == nil {
-				// What is left is less than a header or a control frame.
-				if fit == pool {
-					n = headroom + copy(buf[headroom:], buf[r:n])
-					break
-				}
-				other := fit.Get().(*[]byte)
-				n = headroom + copy((*other)[headroom:], buf[r:n])
-				pool.Put(b)
-				pool, b = fit, other
-				break
-			}
-		}
-	}
 }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -62,26 +62,38 @@ type pump struct {
 	lastData atomic.Int64 // ns since start
 	total    atomic.Int64 // payload bytes, when they are capped
 	legs     [2]*Leg      // requester, device
+	flows    [2]flow
+	flowing  atomic.Int32 // flows that are not over
+	ended    func(Result)
+	forget   func() bool // the context
 
-	mu     sync.Mutex // guards the five below; never held during I/O
-	ended  bool       // result is decided
-	result Result
-	timer  *time.Timer
-	pinged time.Duration // since start
-	over   atomic.Bool   // nothing is passed on any more: read and throw away; set under mu
+	mu      sync.Mutex // guards the five below; never held during I/O
+	decided bool       // result is
+	result  Result
+	timer   *time.Timer
+	pinged  time.Duration // since start
+	over    atomic.Bool   // nothing is passed on any more: read and throw away; set under mu
 }
 
 // Run joins two legs until both directions have ended, and closes both. It owns
 // them from the call on. When ctx ends, both sides get the close code of a *Stop
 // cause, or of wire.Internal.
 func Run(ctx context.Context, requester, device *Leg, cfg Config) Result {
+	ended := make(chan Result)
+	Start(ctx, requester, device, cfg, func(r Result) { ended <- r })
+	return <-ended
+}
+
+// Start is Run that does not wait: the pump's last goroutine calls ended. A goroutine that
+// waits for the pump would be a third of its goroutines, for as long as a bridge is open.
+func Start(ctx context.Context, requester, device *Leg, cfg Config, ended func(Result)) {
 	if cfg.Ping == 0 {
 		cfg.Ping = ws.DefaultPing
 	}
 	if cfg.Dead == 0 {
 		cfg.Dead = ws.DefaultDead
 	}
-	p := &pump{cfg: cfg, start: time.Now(), legs: [2]*Leg{requester, device}}
+	p := &pump{cfg: cfg, start: time.Now(), legs: [2]*Leg{requester, device}, ended: ended}
 	requester.side, device.side = Requester, Device
 	for _, leg := range p.legs {
 		leg.start, leg.heard = p.start, make(chan struct{})
@@ -91,24 +103,29 @@ func Run(ctx context.Context, requester, device *Leg, cfg Config) Result {
 	p.timer = time.AfterFunc(time.Hour, p.keep)
 	p.schedule(0)
 	p.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { p.stop(context.Cause(ctx)) })
+	p.forget = context.AfterFunc(ctx, func() { p.stop(context.Cause(ctx)) })
 
-	var toDevice, toRequester int64
+	p.flows = [2]flow{{p: p, src: requester, dst: device}, {p: p, src: device, dst: requester}}
+	p.flowing.Store(int32(len(p.flows)))
+	for i := range p.flows {
+		go p.flows[i].run()
+	}
+}
+
+// finish closes both legs, and tells how it was.
+func (p *pump) finish() {
+	p.forget()
 	var wg sync.WaitGroup
-	wg.Go(func() { toRequester = p.direction(device, requester) })
-	toDevice = p.direction(requester, device)
-	wg.Wait()
-	stop()
-	wg.Go(requester.finish) // which may have to wait for a peer that does not read
-	device.finish()
+	wg.Go(p.legs[0].finish) // which may have to wait for a peer that does not read
+	p.legs[1].finish()
 	wg.Wait()
 	p.mu.Lock() // the timer and the context may still look
-	defer p.mu.Unlock()
 	p.timer.Stop()
 	res := p.result
-	res.ToDevice, res.ToRequester = toDevice, toRequester
+	p.mu.Unlock()
+	res.ToDevice, res.ToRequester = p.legs[1].Passed(), p.legs[0].Passed()
 	res.Duration = time.Since(p.start)
-	return res
+	p.ended(res)
 }
 
 // goneGrace is how long the pump waits where there is little hope: after a failed
@@ -118,27 +135,31 @@ const goneGrace = time.Second
 
 var errClosed = errors.New("close frame")
 
-// direction passes frames on from src to dst until src's close frame has been
-// passed on, or the pump is over and src has nothing more to say. It returns the
-// payload passed on.
-func (p *pump) direction(src, dst *Leg) (passed int64) {
-	err := src.frames(func(out []byte, payload int64, c *control) error {
-		if len(out) > 0 && p.mayPass(payload) {
-			if err := dst.write(out); err == nil {
-				passed += payload
-				dst.passed.Store(passed) // nobody else writes it
-			} else {
-				p.gone(dst, err)
-			}
-		}
-		if c != nil && c.op == ws.OpPing {
-			src.post(ws.OpPong, c.payload)
-		}
-		if c != nil && c.op == ws.OpClose {
-			return p.closed(src, dst, c.payload)
-		}
-		return nil
-	})
+// A flow is one direction: frames from src to dst.
+type flow struct {
+	p        *pump
+	src, dst *Leg
+	in       reader
+}
+
+// run passes frames on until src's close frame has been passed on, or the pump is over and
+// src has nothing more to say.
+func (f *flow) run() {
+	err := f.src.frames(&f.in, f)
+	if err == errStill {
+		go f.run()
+		return
+	}
+	f.over(err)
+}
+
+// errStill: frames have been passed on before, and now the peer only shows that it lives. A new
+// goroutine waits for it: a stack that has grown does not shrink, and idle bridges are many.
+var errStill = errors.New("nothing is passed on")
+
+// over is the end of a direction, and perhaps of the pump.
+func (f *flow) over(err error) {
+	p, src := f.p, f.src
 	close(src.heard)
 	switch {
 	case err == errClosed:
@@ -148,13 +169,34 @@ func (p *pump) direction(src, dst *Leg) (passed int64) {
 	default:
 		p.lost(src, err)
 	}
-	p.mu.Lock()
+	p.mu.Lock() // it is set before goodbye is said
 	over := p.over.Load()
 	p.mu.Unlock()
 	if over { // and said so to src; a browser waits for the end of the connection, not for the other side's
 		src.finish()
 	}
-	return passed
+	if p.flowing.Add(-1) == 0 {
+		p.finish()
+	}
+}
+
+// take passes on what src has read: frames with some payload, then a control frame or nil.
+func (f *flow) take(out []byte, payload int64, c *control) error {
+	p, src, dst := f.p, f.src, f.dst
+	if len(out) > 0 && p.mayPass(payload) {
+		if err := dst.write(out); err == nil {
+			dst.passed.Add(payload)
+		} else {
+			p.gone(dst, err)
+		}
+	}
+	if c != nil && c.op == ws.OpPing {
+		src.post(ws.OpPong, c.payload)
+	}
+	if c != nil && c.op == ws.OpClose {
+		return p.closed(src, dst, c.payload)
+	}
+	return nil
 }
 
 // mayPass counts payload that is about to be passed on.
@@ -181,8 +223,8 @@ func (p *pump) closed(src, dst *Leg, payload []byte) error {
 	src.gotClose.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.ended {
-		p.ended = true
+	if !p.decided {
+		p.decided = true
 		p.result = Result{Reason: wire.Done, By: src.side, CloseCode: code, Text: reason}
 		// dst's direction goes on until its answer, which closes src in turn.
 		src.deadline()
@@ -239,8 +281,8 @@ func (p *pump) endLocked(res Result) {
 		return
 	}
 	p.over.Store(true)
-	if !p.ended {
-		p.ended = true
+	if !p.decided {
+		p.decided = true
 		p.result = res
 	}
 	for _, leg := range p.legs {

@@ -153,19 +153,23 @@ func rewriteAll(t testing.TB, early []byte, pieces ...[]byte) (out []byte, contr
 	leg := NewLeg(&chunks{pieces: kept})
 	leg.early = early
 	var total int64
-	err = leg.frames(func(b []byte, payload int64, c *control) error {
+	err = leg.frames(new(reader), takeFunc(func(b []byte, payload int64, c *control) error {
 		out = append(out, b...)
 		total += payload
 		if c != nil {
 			controls = append(controls, controlFrame{c.op, string(c.payload), int(total)})
 		}
 		return nil
-	})
+	}))
 	if err == io.EOF {
 		err = nil
 	}
 	return out, controls, err
 }
+
+type takeFunc func(out []byte, payload int64, c *control) error
+
+func (f takeFunc) take(out []byte, payload int64, c *control) error { return f(out, payload, c) }
 
 // check compares frames with the reference.
 func check(t testing.TB, name string, in []byte, early []byte, pieces ...[]byte) {
@@ -361,10 +365,10 @@ func TestFramesStops(t *testing.T) {
 	stop := errors.New("stop")
 	leg := NewLeg(&chunks{pieces: [][]byte{bytes.Clone(mixed)}})
 	n := 0
-	err := leg.frames(func([]byte, int64, *control) error {
+	err := leg.frames(new(reader), takeFunc(func([]byte, int64, *control) error {
 		n++
 		return stop
-	})
+	}))
 	if err != stop || n != 1 {
 		t.Errorf("frames called f %d times and returned %v", n, err)
 	}

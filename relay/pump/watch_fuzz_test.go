@@ -40,7 +40,7 @@ func FuzzWatch(f *testing.F) {
 		}
 		leg := func() *Leg { return NewLeg(&bytesConn{in: bytes.NewReader(in), part: int(part) + 1}) }
 		payload := func(l *Leg) (out []byte, err error) {
-			err = l.frames(func(b []byte, _ int64, c *control) error {
+			err = l.frames(new(reader), takeFunc(func(b []byte, _ int64, c *control) error {
 				out = append(out, b...)
 				if c != nil && c.op == ws.OpClose {
 					if _, _, err := ws.ParseClose(c.payload); err != nil {
@@ -49,7 +49,7 @@ func FuzzWatch(f *testing.F) {
 					return ErrLeft
 				}
 				return nil
-			})
+			}))
 			return out, err
 		}
 		joined, waited := leg(), leg()

@@ -232,13 +232,13 @@ func TestWatchInterruptRace(t *testing.T) {
 			}
 			var got strings.Builder
 			done := errors.New("done")
-			err := l.frames(func(out []byte, _ int64, _ *control) error {
+			err := l.frames(new(reader), takeFunc(func(out []byte, _ int64, _ *control) error {
 				got.Write(out)
 				if got.Len() >= 50*11 {
 					return done
 				}
 				return nil
-			})
+			}))
 			wg.Wait()
 			if want := strings.Repeat(string(serverFrame(0x82, "some data")), 50); err != done || messages(got.String()) != messages(want) {
 				t.Fatalf("got %d bytes, %v", got.Len(), err)

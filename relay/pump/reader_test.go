@@ -1,0 +1,73 @@
+package pump
+
+import (
+	"io"
+	"net"
+	"testing"
+
+	"websocketbridge/relay/ws"
+)
+
+// A leg on a socket holds no buffer while it waits, and its goroutine ends when its peer,
+// after having talked, only shows that it lives: a fresh one has a small stack.
+func TestStillSocket(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+
+	key := [4]byte{1, 2, 3, 4}
+	message := ws.AppendHeader(nil, ws.Header{Fin: true, Opcode: ws.OpBinary, Masked: true, Len: 2, Key: key})
+	message = append(message, 'h'^1, 'i'^2)
+	pong := ws.AppendControl(nil, ws.OpPong, nil, true, key)
+	torn := append(append([]byte{}, pong...), message[:3]...)
+
+	// What the peer sends, each when the leg has taken what was before.
+	steps := [][]byte{pong, message, pong, pong, message, message, torn, message[3:], pong}
+	leg := NewLeg(conn)
+	var in reader
+	next := func() {
+		if len(steps) == 0 {
+			peer.Close()
+			return
+		}
+		peer.Write(steps[0])
+		steps = steps[1:]
+	}
+	next()
+	got := ""
+	for err = errStill; err == errStill; {
+		err = leg.frames(&in, takeFunc(func(out []byte, _ int64, c *control) error {
+			if c != nil {
+				got += "p"
+			} else {
+				got += string(out[2:])
+			}
+			next()
+			return nil
+		}))
+		if err == errStill {
+			got += "."
+		}
+	}
+	if err != io.EOF {
+		t.Error(err)
+	}
+	if want := "phip.phihiphip."; got != want {
+		t.Errorf("got %q with a new goroutine at each point, want %q", got, want)
+	}
+	if in.b != nil {
+		t.Error("a buffer is left")
+	}
+}
