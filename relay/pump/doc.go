@@ -20,6 +20,9 @@
 // has not been looked at yet. One write sends all of it. A reader that does not
 // read slows the other end down because nobody reads for it.
 //
+// A read is limited to the frame under way and the next one's header, if that frame fits into a
+// buffer: what came as one frame goes as one, and package session says what that is good for.
+//
 // Short frames that have come whole, which is all that a chatty peer sends, have a loop
 // of their own: of messages of 64 bytes it passes on 0.9 of what the leanest forwarder
 // does, and 0.67 without it (test/bench).

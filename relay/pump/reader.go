@@ -80,11 +80,12 @@ func (in *reader) next(l *Leg, t taker) error {
 			in.pool.Put(in.b)
 		}
 		var m int
-		in.b, m, err = in.sock.read()
+		in.b, m, err = in.sock.read(in.w.want())
 		in.n += m
 	} else {
 		var m int
-		m, err = ws.Read(l.conn, (*in.b)[in.n:])
+		room := (*in.b)[in.n:]
+		m, err = ws.Read(l.conn, room[:min(len(room), in.w.want())])
 		if in.n += m; m > 0 {
 			err = nil // if it stays, it is the next read's
 		}

@@ -27,6 +27,18 @@ type rewriter struct {
 	fin       bool  // the current frame ends its message
 	inMessage bool  // a message is open: the next data frame continues it
 	payload   int64 // bytes of payload passed on so far
+	announced int64 // bytes of a data frame whose header is here, and nothing else
+}
+
+// want is how many bytes a read is best limited to: to the rest of a frame that fits into a
+// buffer, and the next one's header, so that this one comes whole and goes whole. A receiver
+// that splits frames among streams writes each of these with one system call, too.
+func (w *rewriter) want() int {
+	const header = 8 // of such a frame
+	if rest := max(w.left, w.announced); rest >= bufSize/2 && w.pos+rest <= bufSize-header {
+		return int(rest) + header
+	}
+	return bufSize
 }
 
 // control is a whole control frame, unmasked.
@@ -40,6 +52,7 @@ type control struct {
 // consumed. Room for a header must be free in buf before r.
 func (w *rewriter) rewrite(buf []byte, r, n int) (from, to, next int, c *control, err error) {
 	from, to = -1, -1
+	w.announced = 0
 	// emit writes a part of the current frame: its header, then size bytes of
 	// payload that are masked at buf[at:].
 	emit := func(at, size int, fin bool) {
@@ -93,6 +106,7 @@ func (w *rewriter) rewrite(buf []byte, r, n int) (from, to, next int, c *control
 			return max(from, 0), max(to, 0), r, nil, ws.ErrContinuation
 		}
 		if h.Len > 0 && n-r == hs {
+			w.announced, w.pos = h.Len, 0
 			break // a header alone would be passed on as an empty fragment
 		}
 		w.inMessage = !h.Fin

@@ -398,3 +398,42 @@ func BenchmarkRewrite(b *testing.B) {
 		})
 	}
 }
+
+// A read ends with a frame and the next one's header, if there is much to come of a frame
+// that fits; else it brings whatever there is.
+func TestWant(t *testing.T) {
+	const whole = 56 << 10
+	for _, c := range []struct {
+		name     string
+		size     int // of the frame
+		have     int // bytes of it behind its header
+		previous int // of the one in front of it; < 0: there is none
+		want     int
+	}{
+		{"nothing has come", 0, 0, -1, bufSize},
+		{"a header", whole, 0, 10, whole + 8},
+		{"a header in front", whole, 0, -1, whole + 8},
+		{"a part", whole, 1000, -1, whole - 1000 + 8},
+		{"nearly all", whole, whole - 1000, -1, bufSize},
+		{"all", whole, whole, -1, bufSize},
+		{"longer than a buffer", bufSize, 1000, -1, bufSize},
+		{"much longer", 1 << 20, 1000, -1, bufSize},
+		{"short", 1000, 0, 10, bufSize},
+	} {
+		var in []byte
+		if c.previous >= 0 {
+			in = append(ws.AppendHeader(in, ws.Header{Fin: true, Opcode: ws.OpBinary, Masked: true, Len: int64(c.previous)}), make([]byte, c.previous)...)
+		}
+		if c.size > 0 {
+			in = append(ws.AppendHeader(in, ws.Header{Fin: true, Opcode: ws.OpBinary, Masked: true, Len: int64(c.size)}), make([]byte, c.have)...)
+		}
+		var w rewriter
+		buf := append(make([]byte, headroom), in...)
+		if _, _, _, _, err := w.rewrite(buf, headroom, len(buf)); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.want(); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}

@@ -9,4 +9,4 @@ type socket struct{}
 
 func newSocket(net.Conn) *socket { return nil }
 
-func (*socket) read() (*[]byte, int, error) { panic("pump: no socket") }
+func (*socket) read(int) (*[]byte, int, error) { panic("pump: no socket") }

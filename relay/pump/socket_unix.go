@@ -15,6 +15,7 @@ type socket struct {
 	raw  syscall.RawConn
 	once func(fd uintptr) bool // of all reads: a closure each would be garbage
 
+	max int     // of the read under way
 	b   *[]byte // of busyBuffers
 	n   int
 	err error
@@ -33,9 +34,9 @@ func newSocket(c net.Conn) *socket {
 	s := &socket{raw: raw}
 	s.once = func(fd uintptr) bool {
 		b := busyBuffers.Get().(*[]byte)
-		n, err := syscall.Read(int(fd), (*b)[headroom:])
+		n, err := syscall.Read(int(fd), (*b)[headroom:][:s.max])
 		for err == syscall.EINTR {
-			n, err = syscall.Read(int(fd), (*b)[headroom:])
+			n, err = syscall.Read(int(fd), (*b)[headroom:][:s.max])
 		}
 		if n <= 0 {
 			busyBuffers.Put(b)
@@ -50,9 +51,10 @@ func newSocket(c net.Conn) *socket {
 	return s
 }
 
-// read waits for bytes and returns them behind the headroom of a buffer of busyBuffers,
+// read waits for at most max bytes and returns them behind the headroom of a buffer of busyBuffers,
 // which is the caller's, or an error.
-func (s *socket) read() (b *[]byte, n int, err error) {
+func (s *socket) read(max int) (b *[]byte, n int, err error) {
+	s.max = max
 	if err := s.raw.Read(s.once); err != nil {
 		return nil, 0, err
 	}

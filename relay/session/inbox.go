@@ -56,15 +56,32 @@ func (in *inbox) need(n int) ([]byte, error) {
 	return (*in.b)[in.r : in.r+n], nil
 }
 
+// nextHeaders is what comes in front of the next payload: a header, and in most cases the
+// WebSocket's.
+const nextHeaders = headerSize + 4
+
+// moreOf is more in a payload of which n bytes are to come. Of a large one it reads no more
+// than that and the next headers, so that the next payload, another stream's perhaps, comes
+// whole and is written whole.
+func (in *inbox) moreOf(n int) error {
+	if n < busyInbox/2 {
+		n = busyInbox
+	}
+	return in.fill(n + nextHeaders)
+}
+
 // more reads once, and returns an error or has bytes.
-func (in *inbox) more() error {
+func (in *inbox) more() error { return in.fill(busyInbox) }
+
+// fill reads once, at most limit bytes.
+func (in *inbox) fill(limit int) error {
 	in.idle()
 	if in.r > 0 {
 		in.w = copy(*in.b, in.ready())
 		in.r = 0
 	}
-	room := len(*in.b) - in.w
-	n, err := in.read((*in.b)[in.w:])
+	room := min(len(*in.b)-in.w, limit)
+	n, err := in.read((*in.b)[in.w:][:room])
 	in.w += n
 	switch {
 	case n == room:

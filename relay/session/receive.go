@@ -144,7 +144,7 @@ func (s *Session) readData(in *inbox, h header, r *run) error {
 func (s *Session) readPayload(in *inbox, n int, st *Stream, r *run) error {
 	for n > 0 {
 		if len(in.ready()) == 0 {
-			if err := in.more(); err != nil {
+			if err := in.moreOf(n); err != nil {
 				return midFrame(err)
 			}
 		}
