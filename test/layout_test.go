@@ -104,7 +104,7 @@ var foreign = map[string][]string{
 	"golang.org/x/crypto/chacha20poly1305": {"relay/token"},
 	"golang.org/x/net/proxy":               {"relay/ws", "signaler/c2d"},
 	"golang.org/x/oauth2":                  {"relay/cmd/bridge"},
-	"golang.org/x/sys":                     {"deviceagent/service", "deviceagent/cmd/deviceagent", "relay/cmd/bridge"},
+	"golang.org/x/sys":                     {"deviceagent/service", "deviceagent/cmd/deviceagent", "relay/cmd/bridge", "relay/ws"},
 	"golang.org/x/term":                    {"relay/cmd/relay", "relay/cmd/bridge"},
 	"golang.org/x/time/rate":               {"relay", "relay/audit", "signaler/method"},
 	"testing":                              {"signaler/signalertest"},
