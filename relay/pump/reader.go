@@ -72,33 +72,30 @@ func (in *reader) begin(l *Leg, t taker) error {
 
 // next reads once.
 func (in *reader) next(l *Leg, t taker) error {
-	l.since.Store(int64(time.Since(l.start)))
-	fit := in.pool
+	var m int
 	var err error
+	l.since.Store(int64(time.Since(l.start)))
 	if in.sock != nil && in.n == headroom {
 		if in.b != nil {
 			in.pool.Put(in.b)
 		}
-		var m int
+		in.pool = busyBuffers
 		in.b, m, err = in.sock.read(in.w.want())
-		in.n += m
 	} else {
-		var m int
 		room := (*in.b)[in.n:]
 		m, err = ws.Read(l.conn, room[:min(len(room), in.w.want())])
-		if in.n += m; m > 0 {
-			err = nil // if it stays, it is the next read's
-		}
-		switch {
-		case in.n == len(*in.b):
-			fit = busyBuffers
-		case m < idleSize/2 && in.sock == nil:
-			fit = idleBuffers
-		}
 	}
 	l.since.Store(-1)
-	if err != nil {
+	if m == 0 && err != nil {
 		return err
+	} // an error beside bytes, if it stays, is the next read's
+	in.n += m
+	fit := in.pool
+	switch {
+	case in.n == len(*in.b):
+		fit = busyBuffers
+	case m < idleSize/2:
+		fit = idleBuffers
 	}
 	return in.look(t, fit)
 }
@@ -125,7 +122,7 @@ func (in *reader) look(t taker, fit *sync.Pool) error {
 		if c != nil {
 			continue
 		}
-		if fit != in.pool {
+		if fit != in.pool && (in.sock == nil || r < in.n) { // a socket's buffer is given back before it waits
 			other := fit.Get().(*[]byte)
 			in.n = headroom + copy((*other)[headroom:], buf[r:in.n])
 			in.pool.Put(in.b)

@@ -11,22 +11,7 @@ import (
 // A leg on a socket holds no buffer while it waits, and its goroutine ends when its peer,
 // after having talked, only shows that it lives: a fresh one has a small stack.
 func TestStillSocket(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	peer, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-
+	peer, conn := sockets(t)
 	key := [4]byte{1, 2, 3, 4}
 	message := ws.AppendHeader(nil, ws.Header{Fin: true, Opcode: ws.OpBinary, Masked: true, Len: 2, Key: key})
 	message = append(message, 'h'^1, 'i'^2)
@@ -47,7 +32,8 @@ func TestStillSocket(t *testing.T) {
 	}
 	next()
 	got := ""
-	for err = errStill; err == errStill; {
+	err := errStill
+	for err == errStill {
 		err = leg.frames(&in, takeFunc(func(out []byte, _ int64, c *control) error {
 			if c != nil {
 				got += "p"
@@ -70,4 +56,40 @@ func TestStillSocket(t *testing.T) {
 	if in.b != nil {
 		t.Error("a buffer is left")
 	}
+}
+
+// Who begins a frame and does not go on holds a small buffer, not a large one.
+func TestTornSocket(t *testing.T) {
+	peer, conn := sockets(t)
+	peer.Write([]byte{0x82})
+	var in reader
+	leg := NewLeg(conn)
+	if err := in.begin(leg, untilClose{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.next(leg, untilClose{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(*in.b) != headroom+idleSize {
+		t.Errorf("a byte is held in a buffer of %d", len(*in.b))
+	}
+}
+
+// sockets are a connection's ends, until the test ends.
+func sockets(t *testing.T) (peer, conn net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if peer, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { peer.Close() })
+	if conn, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return peer, conn
 }
