@@ -38,6 +38,9 @@ func TestShowStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sess.Close()
+	if _, err := sess.Ping(t.Context()); err != nil { // the agent has been told that the bridge is open
+		t.Fatal(err)
+	}
 	out, code, err := ask(t) // where AGENT_STATUS_SOCKET says
 	for _, want := range []string{"device         pump-7", "connected to fake ws://" + r.hubAt, "remote access  on", "1 open, 0 dialing, 1 opened", "to echo for "} {
 		if code != 0 || err != nil || !strings.Contains(out, want) {
