@@ -152,7 +152,8 @@
 // Why windows that would last less than 8 ms grow: each WINDOW wakes a goroutine at both ends and
 // two at the relay; 1.05 of the throughput.
 //
-// Why a stream's frame is read before its turn and not in it: measured, no gain (0.97 to 1.0).
+// Why a stream reads its frame before its turn, and sends it alone: to read it in its turn was 0.97 of
+// the throughput of eight streams, 0.90 with TLS, and the frames of all that wait in one write 0.95.
 //
 // Why nothing watches a spliced stream until its end: a goroutine for that, and the stack
 // that a dial had grown, were a third of the 21 KiB of an idle stream at the agent.
