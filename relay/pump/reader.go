@@ -20,7 +20,7 @@ type reader struct {
 	moved bool
 }
 
-// idleSize is what TLS is read into from a peer that has little to say.
+// idleSize is what TLS, and the rest of a frame that has hardly begun, is read into.
 const idleSize = 1 << 10
 
 var (

@@ -2,7 +2,6 @@ package pump
 
 import (
 	"io"
-	"net"
 	"testing"
 
 	"websocketbridge/relay/ws"
@@ -11,7 +10,9 @@ import (
 // A leg on a socket holds no buffer while it waits, and its goroutine ends when its peer,
 // after having talked, only shows that it lives: a fresh one has a small stack.
 func TestStillSocket(t *testing.T) {
-	peer, conn := sockets(t)
+	peer, conn := tcpPair(t)
+	defer peer.Close()
+	defer conn.Close()
 	key := [4]byte{1, 2, 3, 4}
 	message := ws.AppendHeader(nil, ws.Header{Fin: true, Opcode: ws.OpBinary, Masked: true, Len: 2, Key: key})
 	message = append(message, 'h'^1, 'i'^2)
@@ -60,7 +61,9 @@ func TestStillSocket(t *testing.T) {
 
 // Who begins a frame and does not go on holds a small buffer, not a large one.
 func TestTornSocket(t *testing.T) {
-	peer, conn := sockets(t)
+	peer, conn := tcpPair(t)
+	defer peer.Close()
+	defer conn.Close()
 	peer.Write([]byte{0x82})
 	var in reader
 	leg := NewLeg(conn)
@@ -73,23 +76,4 @@ func TestTornSocket(t *testing.T) {
 	if len(*in.b) != headroom+idleSize {
 		t.Errorf("a byte is held in a buffer of %d", len(*in.b))
 	}
-}
-
-// sockets are a connection's ends, until the test ends.
-func sockets(t *testing.T) (peer, conn net.Conn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	if peer, err = net.Dial("tcp", ln.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { peer.Close() })
-	if conn, err = ln.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return peer, conn
 }

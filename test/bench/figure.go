@@ -114,7 +114,7 @@ func (b *bench) subjects(f figure) (wanted []string) {
 			continue
 		}
 		wanted = append(wanted, s)
-		if o := map[string]string{ours: other, oursTLS: otherTLS}[s]; b.against != "" && o != "" {
+		if o := otherOf[s]; b.against != "" && o != "" {
 			wanted = append(wanted, o)
 		}
 	}

@@ -51,6 +51,9 @@ func scheme(secure bool) string {
 	return "ws://"
 }
 
+// otherOf is what the other build is compared as.
+var otherOf = map[string]string{ours: other, oursTLS: otherTLS}
+
 // secure says whether a subject uses TLS.
 func secure(subject string) bool {
 	return subject == oursTLS || subject == otherTLS || subject == chainTLS

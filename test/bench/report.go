@@ -118,7 +118,7 @@ func chains(w io.Writer, b *book) {
 func builds(w io.Writer, b *book) {
 	head := false
 	for _, e := range b.entries() {
-		reference := map[string]string{ours: other, oursTLS: otherTLS}[e.subject]
+		reference := otherOf[e.subject]
 		was := b.of(e.metric, reference)
 		if len(was) == 0 {
 			continue
