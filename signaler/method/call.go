@@ -59,9 +59,13 @@ func (c *call) do(ctx context.Context) error {
 		return err
 	}
 	resp, body, err := c.roundTrip(req)
+	if err == nil {
+		err = c.judge(resp, body)
+		if err == nil || actx.Err() == nil {
+			return err
+		} // net/http may return what a server said only because it was hung up on
+	}
 	switch {
-	case err == nil:
-		return c.judge(resp, body)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case actx.Err() != nil:

@@ -14,6 +14,15 @@ func (s *Signaler) DialWith(dial func(ctx context.Context, network, addr string)
 	s.client.Transport.(*http.Transport).DialContext = dial
 }
 
+// RoundTripWith makes f the transport of s.
+func (s *Signaler) RoundTripWith(f func(*http.Request) (*http.Response, error)) {
+	s.client.Transport = roundTrip(f)
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // OfflineAtMost is how much longer than one call the answer "offline" takes.
 const OfflineAtMost = reconnectPause*5/4 + reconnectWait
 

@@ -304,6 +304,22 @@ func TestContext(t *testing.T) {
 	}
 }
 
+// What a server says because it was hung up on is not what went wrong; a yes is a yes.
+func TestAnswerToLeaving(t *testing.T) {
+	left := errors.New("requester left")
+	for body, want := range map[string]error{"": left, `{"status":503,"payload":null}`: left, `{"status":200,"payload":null}`: nil} {
+		s := newStub(t, accept, nil)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		s.method.RoundTripWith(func(r *http.Request) (*http.Response, error) {
+			cancel(left)
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		})
+		if err := s.method.Signal(ctx, newSignal("pump-7")); !errors.Is(err, want) {
+			t.Errorf("%q: got %v, want %v", body, err, want)
+		}
+	}
+}
+
 // 200 calls wait for their devices at a time, on 200 connections, which the next 200
 // use again.
 func TestConcurrent(t *testing.T) {
