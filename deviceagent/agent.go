@@ -58,17 +58,22 @@ type Config struct {
 	MaxBridges  int           // at once; 0: 16
 	MaxStreams  int           // at once on one bridge; 0: 256
 	DialTimeout time.Duration // for a target; 0: 10 s
+	// WindowMemory is by how many bytes the windows of all streams together may have grown
+	// beyond Session.InitialWindow: memory that is used while targets take less than
+	// comes. 0: 64 MiB; negative: none grows. See session.Budget.
+	WindowMemory int
 
 	Dialer  ws.Dialer      // to the relay: proxy, private CA
-	Session session.Config // its MaxStreams is set from above
+	Session session.Config // its MaxStreams and Budget are set from above
 	Logger  *slog.Logger   // nil: silent
 }
 
 // Defaults of Config.
 const (
-	DefaultMaxBridges  = 16
-	DefaultMaxStreams  = 256
-	DefaultDialTimeout = 10 * time.Second
+	DefaultMaxBridges   = 16
+	DefaultMaxStreams   = 256
+	DefaultDialTimeout  = 10 * time.Second
+	DefaultWindowMemory = 64 << 20 // bytes; four streams at the largest window
 )
 
 // maxRejects is how many refusals are on their way to a relay at once; more are
@@ -160,6 +165,7 @@ func New(cfg Config) (*Agent, error) {
 	cfg.MaxStreams = cmp.Or(cfg.MaxStreams, DefaultMaxStreams)
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, DefaultDialTimeout)
 	cfg.Session.MaxStreams = cfg.MaxStreams
+	cfg.Session.Budget = session.NewBudget(cmp.Or(cfg.WindowMemory, DefaultWindowMemory))
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -65,6 +65,9 @@ type Config struct {
 	// open streams × InitialWindow + MaxBuffered. Rounding to buffer sizes
 	// at most doubles that.
 	MaxBuffered int
+	// Budget bounds the same for several sessions together, besides MaxBuffered. Nil: each
+	// is on its own.
+	Budget *Budget
 	// Logger gets a few debug lines per session, none per frame. Nil: silent.
 	Logger *slog.Logger
 }

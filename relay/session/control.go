@@ -10,8 +10,8 @@ import (
 const maxRefusals = 4096
 
 // maxControl is the room that every control frame of a stream at once needs:
-// WINDOW, STOP, FIN and RESET.
-const maxControl = 3*headerSize + 4 + headerSize + maxReason
+// WINDOW, RECLAIM, RETURN, STOP, FIN and RESET.
+const maxControl = 3*(headerSize+4) + 2*headerSize + headerSize + maxReason
 
 // kickControl wakes the control loop.
 func (s *Session) kickControl() {
@@ -55,6 +55,9 @@ func (s *Session) controlLoop() {
 		case <-s.done:
 			s.sayFarewell()
 			return
+		}
+		if s.backDue.Swap(false) {
+			s.askBack()
 		}
 		for more := true; more; {
 			select {

@@ -40,8 +40,10 @@
 //	0x08 PING    opaque; stream 0                                   8
 //	0x09 PONG    those of the last PING; stream 0                   8
 //	0x0a GOAWAY  u8 n, n bytes of code, rest: message; stream 0     1 to 1280
+//	0x81 RECLAIM u32 by how much the window should shrink, not 0    4
+//	0x82 RETURN  u32 by how much it does: so much or less           4
 //
-// Types from 0x80 on that a receiver does not know are skipped, whatever their
+// Other types from 0x80 on that a receiver does not know are skipped, whatever their
 // stream ID says; unknown types below are violations.
 //
 // Stream IDs are odd if the requester opens and even if the device does, and
@@ -75,8 +77,15 @@
 //
 // A window starts at Config.InitialWindow. When it is read at the pace of more
 // than half a window per round trip, or would last less than 8 ms, it doubles, up to
-// Config.MaxWindow, as far as Config.MaxBuffered for the whole session allows. Round trips are measured by PING when a
-// window may grow and no sample is younger than 5 s.
+// Config.MaxWindow, as far as Config.MaxBuffered for
+// the whole session and Config.Budget for several allow. Round trips are measured by PING
+// when a window may grow and no sample is younger than 5 s.
+//
+// When there is no memory to grow, windows shrink to twice what they need at the pace at
+// which they are read, an idle stream's to InitialWindow: RECLAIM asks for the rest, at most
+// once a second and never while an answer is due. Its receiver answers with RETURN of what
+// it has not used; what it has sent already it cannot return. RECLAIM comes after OPENED,
+// and a side that has sent FIN owes no RETURN.
 //
 // # Timers
 //
@@ -109,7 +118,8 @@
 // above all before; anything before OPENED by the answering side; an OPENED
 // that is the second, comes from the opener or promises less than EarlyWindow;
 // DATA that is empty, after FIN or beyond the window; WINDOW of 0 or beyond
-// 2^31-1; a second FIN or STOP; a PONG without its PING; 4096 refused OPENs whose
+// 2^31-1; RECLAIM of 0 or before OPENED; RETURN of more than RECLAIM asked for or than may be
+// sent, or without it; a second FIN or STOP; a PONG without its PING; 4096 refused OPENs whose
 // answers are not read. Each ends the session: GOAWAY "protocol", ErrProtocol.
 //
 // # Why
@@ -121,6 +131,11 @@
 // Why windows per stream but none per session: a session window makes one
 // stream that nobody reads stop all others. The number of streams is limited
 // instead.
+//
+// Why memory is asked back: a right to send, once given, cannot be taken. Four connections
+// that a browser had used for large files and kept would hold all growth of a session, and
+// everything new would crawl at 2.5 MB/s and 100 ms. A side that does not know the
+// frame skips it and keeps what it has.
 //
 // Why STOP beside RESET: closing a stream must not destroy what was written to
 // it, but the other side should not go on sending into the void either.
@@ -172,7 +187,7 @@
 // # What version 2 may change
 //
 // Everything: versions are picked by subprotocol when the bridge is made. Within
-// version 1, frame types from 0x80 on and the reserved bytes of OPEN may get a
+// version 1, further frame types from 0x80 on and the reserved bytes of OPEN may get a
 // meaning that a receiver may miss; sizes, codes and states may not change.
 package session
 

@@ -42,14 +42,20 @@ const (
 	typeGoAway frameType = 0x0a
 
 	typeExtension frameType = 0x80 // from here on unknown types are ignored
+
+	typeReclaim frameType = 0x81
+	typeReturn  frameType = 0x82
 )
 
-// shapes says what every known frame looks like, before any state is asked.
-var shapes = [...]struct {
+// A shape is what a frame looks like, before any state is asked.
+type shape struct {
 	name     string
 	min, max uint32 // payload bytes
 	stream   bool   // belongs to a stream, else to the session: stream 0
-}{
+}
+
+// shapes are those of all frames that are known.
+var shapes = [1 << 8]shape{
 	typeOpen:   {"OPEN", 5, maxOpen, true},
 	typeOpened: {"OPENED", 4, 4, true},
 	typeData:   {"DATA", 1, MaxPayload, true},
@@ -60,7 +66,13 @@ var shapes = [...]struct {
 	typePing:   {"PING", 8, 8, false},
 	typePong:   {"PONG", 8, 8, false},
 	typeGoAway: {"GOAWAY", 1, maxReason, false},
+
+	typeReclaim: {"RECLAIM", 4, 4, true},
+	typeReturn:  {"RETURN", 4, 4, true},
 }
+
+// skipped: it means nothing to this version.
+func (t frameType) skipped() bool { return t >= typeExtension && shapes[t].name == "" }
 
 type header struct {
 	typ    frameType
@@ -86,16 +98,16 @@ func appendHeader(b []byte, t frameType, length int, stream uint32) []byte {
 
 // check finds every fault of a frame that shows without knowing any stream.
 func (h header) check() error {
-	if h.typ >= typeExtension {
+	if h.typ.skipped() {
 		if h.length > MaxPayload {
 			return violation("frame of type %#x has %d bytes; %d are allowed", uint8(h.typ), h.length, MaxPayload)
 		}
 		return nil
 	}
-	if h.typ == 0 || int(h.typ) >= len(shapes) {
+	s := shapes[h.typ]
+	if s.name == "" {
 		return violation("frame type %#x is unknown", uint8(h.typ))
 	}
-	s := shapes[h.typ]
 	if h.length < s.min || h.length > s.max {
 		return violation("%s has %d bytes; %d to %d are allowed", s.name, h.length, s.min, s.max)
 	}
@@ -132,10 +144,11 @@ func appendOpen(b []byte, id uint32, o openPayload) []byte {
 	return append(b, o.rest...)
 }
 
-// parseCredit reads the payload of OPENED and WINDOW.
-func parseCredit(p []byte) (uint32, error) {
+// parseCredit reads the payload of OPENED, WINDOW and RECLAIM, and of RETURN, which alone
+// may say 0.
+func parseCredit(t frameType, p []byte) (uint32, error) {
 	n := binary.BigEndian.Uint32(p)
-	if n == 0 || n > MaxCredit {
+	if n == 0 && t != typeReturn || n > MaxCredit {
 		return 0, violation("credit of %d bytes", n)
 	}
 	return n, nil

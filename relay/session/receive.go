@@ -99,7 +99,7 @@ func (s *Session) readFrame(in *inbox, r *run) error {
 		return err
 	}
 	in.take(headerSize)
-	if h.typ >= typeExtension || s.ended() && h.typ != typeGoAway {
+	if h.typ.skipped() || s.ended() && h.typ != typeGoAway {
 		return s.readPayload(in, int(h.length), nil, r)
 	}
 	if h.typ == typeData {
@@ -189,15 +189,20 @@ func (s *Session) handle(h header, p []byte) error {
 	}
 	// Even for a stream that is gone, the payload has to make sense.
 	switch h.typ {
-	case typeOpened, typeWindow:
-		credit, err := parseCredit(p)
+	case typeOpened, typeWindow, typeReclaim, typeReturn:
+		n, err := parseCredit(h.typ, p)
 		if err != nil || st == nil {
 			return err
 		}
-		if h.typ == typeOpened {
-			return st.onOpened(credit)
+		switch h.typ {
+		case typeOpened:
+			return st.onOpened(n)
+		case typeWindow:
+			return st.onWindow(n)
+		case typeReclaim:
+			return st.onReclaim(n)
 		}
-		return st.onWindow(credit)
+		return st.onReturn(n)
 	case typeReset:
 		r, err := parseReason(p)
 		if err != nil || st == nil {

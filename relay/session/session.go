@@ -40,26 +40,29 @@ type Session struct {
 
 	kick    chan struct{}  // wakes the control loop; holds one token
 	backlog chan *Incoming // waiting for Accept
+	backDue atomic.Bool    // the control loop is to ask streams for memory
 
 	start     time.Time    // lastHeard and lastRTT count from here
 	lastHeard atomic.Int64 // when the transport last brought bytes, ns since start
 	rtt       atomic.Int64 // smoothed, ns; 0: not known yet
 
 	// mu may be taken while a Stream's mu is held, never the other way round.
-	mu       sync.Mutex // guards all below
-	running  bool
-	cause    error // why the session ended; nil while it lives
-	endErr   error // what its streams say: cause, wrapped
-	streams  map[uint32]*Stream
-	nextID   uint32        // of the next Open
-	peerID   uint32        // the highest ID the other side has opened; 0: none yet
-	held     int           // streams of the other side that count for MaxStreams
-	grown    int           // bytes all windows have grown beyond InitialWindow
-	goneAway *GoAwayError  // the other side's GOAWAY
-	leaving  bool          // GoAway was called on this side
-	ping     *ping         // the one that waits for its PONG
-	pingID   uint64        // of the last ping
-	rttAsked time.Duration // since start: when a ping was last sent to learn the RTT
+	mu        sync.Mutex // guards all below
+	running   bool
+	cause     error // why the session ended; nil while it lives
+	endErr    error // what its streams say: cause, wrapped
+	streams   map[uint32]*Stream
+	nextID    uint32        // of the next Open
+	peerID    uint32        // the highest ID the other side has opened; 0: none yet
+	held      int           // streams of the other side that count for MaxStreams
+	grown     int           // bytes all windows have grown beyond InitialWindow
+	budget    *Budget       // where they are from, too; nil: none, or the session has ended
+	askedBack time.Duration // since start: when streams were last asked for memory
+	goneAway  *GoAwayError  // the other side's GOAWAY
+	leaving   bool          // GoAway was called on this side
+	ping      *ping         // the one that waits for its PONG
+	pingID    uint64        // of the last ping
+	rttAsked  time.Duration // since start: when a ping was last sent to learn the RTT
 
 	// What the control loop has to send. Bounded: one of each, one per stream,
 	// maxRefusals.
@@ -103,6 +106,7 @@ func New(t Transport, role Role, cfg Config) (*Session, error) {
 		start:     time.Now(),
 		streams:   make(map[uint32]*Stream),
 		nextID:    1,
+		budget:    cfg.Budget,
 	}
 	if role == Device {
 		s.nextID = 2
@@ -126,6 +130,10 @@ func (s *Session) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	defer close(s.stopped)
 
+	if s.cfg.Budget != nil {
+		s.cfg.Budget.join(s)
+		defer s.leaveBudget()
+	}
 	s.lastHeard.Store(int64(s.now())) // the wait for Run was not the other side's silence
 	var loops sync.WaitGroup
 	loops.Go(s.readLoop)
@@ -265,20 +273,5 @@ func (s *Session) checkEmpty() {
 func (s *Session) release() {
 	s.mu.Lock()
 	s.held--
-	s.mu.Unlock()
-}
-
-// grow takes up to n bytes of what windows may still grow by.
-func (s *Session) grow(n int) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n = max(0, min(n, s.cfg.MaxBuffered-s.grown))
-	s.grown += n
-	return n
-}
-
-func (s *Session) shrink(n int) {
-	s.mu.Lock()
-	s.grown -= n
 	s.mu.Unlock()
 }

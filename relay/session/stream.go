@@ -42,6 +42,9 @@ type Stream struct {
 	window     int           // what it may send beyond what was read
 	consumed   int           // read, and not yet given back by a WINDOW
 	updated    time.Duration // when the last WINDOW was due, since the session's start
+	lastRead   int           // what that one gave back
+	lastTook   time.Duration // how long it had taken to read that
+	asked      int           // bytes of the window that RECLAIM asked for; 0: its RETURN is here
 	readDone   bool          // the application knows that there is no more to read
 
 	// Sending half.
@@ -53,6 +56,9 @@ type Stream struct {
 	// Frames for the control loop to send.
 	queued    bool
 	creditDue uint32
+	askDue    bool
+	returnDue bool
+	backDue   uint32 // for RETURN
 	stopDue   bool
 	finDue    bool
 	resetDue  *reason
@@ -250,6 +256,14 @@ func (st *Stream) appendControl(b []byte) []byte {
 		b = appendCredit(b, typeWindow, st.id, st.creditDue)
 	}
 	st.creditDue = 0
+	if st.askDue && !st.finRecv && st.recvErr == nil {
+		b = appendCredit(b, typeReclaim, st.id, uint32(st.asked))
+	}
+	st.askDue = false
+	if st.returnDue && !st.finSent {
+		b = appendCredit(b, typeReturn, st.id, st.backDue)
+	}
+	st.returnDue, st.backDue = false, 0
 	if st.stopDue {
 		st.stopDue = false
 		b = appendHeader(b, typeStop, 0, st.id)

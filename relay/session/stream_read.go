@@ -140,14 +140,14 @@ func (st *Stream) consume(n int) {
 	s := st.s
 	now := s.now()
 	credit := st.consumed
+	st.lastRead, st.lastTook = st.consumed, now-st.updated
 	// A sender that only waits for the window is given all of it once per round
 	// trip. If at this pace the reader drains a window in less than two, the
 	// window and not the path may be what limits the stream: double it. So does one that
 	// is drained at once: giving back less more often would cost more than the memory.
 	if st.window < s.cfg.MaxWindow {
 		s.wantRTT(now)
-		pace := float64(now-st.updated) / float64(st.consumed)
-		if pace*float64(st.window) < float64(max(quickWindow, 2*time.Duration(s.rtt.Load()))) {
+		if st.needs() >= st.window {
 			grown := s.grow(min(st.window, s.cfg.MaxWindow-st.window))
 			st.window += grown
 			credit += grown

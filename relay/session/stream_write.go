@@ -172,9 +172,12 @@ func (st *Stream) takeTurn(n int) (int, error) {
 			s.writeLock.unlock()
 			return 0, err
 		}
-		n = int(min(int64(n), st.sendCredit))
-		st.sendCredit -= int64(n)
+		m := int(min(int64(n), st.sendCredit))
+		st.sendCredit -= int64(m)
 		st.mu.Unlock()
-		return n, nil
+		if m > 0 {
+			return m, nil
+		}
+		s.writeLock.unlock() // it was returned while this waited
 	}
 }

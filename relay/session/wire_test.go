@@ -33,6 +33,8 @@ var goldenFrames = []struct {
 	{"PING", appendPing(nil, typePing, 0x0102030405060708)},
 	{"PONG", appendPing(nil, typePong, 0x0102030405060708)},
 	{"GOAWAY", appendReason(nil, typeGoAway, 0, reason{"draining", "restart at noon"})},
+	{"RECLAIM", appendCredit(nil, typeReclaim, 1, 768<<10)},
+	{"RETURN", appendCredit(nil, typeReturn, 1, 0)},
 	{"EXTENSION", append(appendHeader(nil, 0x80, 3, 0xffffffff), 1, 2, 3)},
 }
 
@@ -82,8 +84,8 @@ func recode(b []byte) (again, rest []byte, err error) {
 	case typeOpen:
 		o, err := parseOpen(p)
 		return appendOpen(nil, h.stream, o), rest, err
-	case typeOpened, typeWindow:
-		n, err := parseCredit(p)
+	case typeOpened, typeWindow, typeReclaim, typeReturn:
+		n, err := parseCredit(h.typ, p)
 		return appendCredit(nil, h.typ, h.stream, n), rest, err
 	case typeReset, typeGoAway:
 		r, err := parseReason(p)

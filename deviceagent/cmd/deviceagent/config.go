@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -42,13 +43,14 @@ type config struct {
 	TargetPrincipals settings.Pairs `envconfig:"TARGET_PRINCIPALS" example:"ssh=ops oidc:*@example.com,web=*" desc:"who of them may reach a target, separated by spaces; default: all"`
 	KillSwitch       string         `envconfig:"KILL_SWITCH" example:"/run/deviceagent/off" desc:"while this file is there, or its folder cannot be read, signals are refused and open bridges closed"`
 
-	Handoff     handoffSettings
-	FakeURL     string        `envconfig:"FAKE_URL" default:"ws://127.0.0.1:7071" desc:"the relay's RELAY_FAKE_LISTEN"`
-	CAFile      string        `envconfig:"CA_FILE" desc:"PEM file with certificates to trust besides the system's, for relay and hub"`
-	AllowPlain  bool          `envconfig:"ALLOW_PLAIN" desc:"permit ws:// to a relay that is not on this device"`
-	MaxBridges  int           `envconfig:"MAX_BRIDGES" default:"16" desc:"bridges at once"`
-	MaxStreams  int           `envconfig:"MAX_STREAMS" default:"256" desc:"streams at once on one bridge"`
-	DialTimeout time.Duration `envconfig:"DIAL_TIMEOUT" default:"10s" desc:"for a target to answer"`
+	Handoff      handoffSettings
+	FakeURL      string        `envconfig:"FAKE_URL" default:"ws://127.0.0.1:7071" desc:"the relay's RELAY_FAKE_LISTEN"`
+	CAFile       string        `envconfig:"CA_FILE" desc:"PEM file with certificates to trust besides the system's, for relay and hub"`
+	AllowPlain   bool          `envconfig:"ALLOW_PLAIN" desc:"permit ws:// to a relay that is not on this device"`
+	MaxBridges   int           `envconfig:"MAX_BRIDGES" default:"16" desc:"bridges at once"`
+	MaxStreams   int           `envconfig:"MAX_STREAMS" default:"256" desc:"streams at once on one bridge"`
+	WindowMemory int           `envconfig:"WINDOW_MEMORY" default:"67108864" desc:"bytes by which the windows of all streams together may grow beyond 256 KiB each, for programs that take less than comes; 0: none grows"`
+	DialTimeout  time.Duration `envconfig:"DIAL_TIMEOUT" default:"10s" desc:"for a target to answer"`
 
 	RetryTakenOver time.Duration `envconfig:"RETRY_TAKEN_OVER" example:"10m" desc:"when another client has taken this identity again and again, try again after that; default: end with status 3"`
 	StatusSocket   string        `envconfig:"STATUS_SOCKET" example:"/run/deviceagent/status.sock" desc:"where deviceagent status asks, or off; default: in the folder for such things of the service or the user"`
@@ -110,7 +112,8 @@ func load(handoffAddress string, in io.Reader, out, logTo io.Writer) (cfg device
 	cfg = deviceagent.Config{
 		DeviceID: c.DeviceID, Source: source, RelayHosts: c.RelayHosts, AllowPlain: c.AllowPlain, Targets: targets,
 		MaxBridges: c.MaxBridges, MaxStreams: c.MaxStreams, DialTimeout: c.DialTimeout,
-		Dialer: ws.Dialer{TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}, Logger: log,
+		WindowMemory: cmp.Or(c.WindowMemory, -1),
+		Dialer:       ws.Dialer{TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}}, Logger: log,
 	}
 	c.owner(&cfg, bad)
 	c.check(cfg, bad)
@@ -231,6 +234,9 @@ func (c *config) check(cfg deviceagent.Config, bad complain) {
 		if n < 1 {
 			bad(name, "%d lets nobody in", n)
 		}
+	}
+	if c.WindowMemory < 0 {
+		bad("WINDOW_MEMORY", "%d is no amount of memory; 0 keeps windows from growing", c.WindowMemory)
 	}
 	if c.DialTimeout <= 0 {
 		bad("DIAL_TIMEOUT", "%v leaves a target no time", c.DialTimeout)
