@@ -1,6 +1,10 @@
 package deviceagent
 
-import "net/url"
+import (
+	"net/url"
+
+	"websocketbridge/relay/session"
+)
 
 // MatchRelay says whether an entry of Config.RelayHosts allows a URL.
 func MatchRelay(entry, rawURL string) (bool, error) {
@@ -14,6 +18,9 @@ func MatchRelay(entry, rawURL string) (bool, error) {
 
 // MatchStars says whether a pattern of Config.Principals matches a name.
 func MatchStars(pattern, name string) bool { return matchStars(pattern, name) }
+
+// Windows is what the windows of all bridges may grow by.
+func (a *Agent) Windows() *session.Budget { return a.cfg.Session.Budget }
 
 // Remembered is how many signals the agent remembers.
 func (a *Agent) Remembered() int {

@@ -237,6 +237,42 @@ func TestCaps(t *testing.T) {
 	})
 }
 
+// All bridges of an agent share the memory that windows may grow by.
+func TestWindowMemory(t *testing.T) {
+	for memory, want := range map[int]int{1 << 20: 1 << 20, -1: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t, true, fake.Config{}, parse(t, "echo"), func(c *deviceagent.Config) { c.WindowMemory = memory })
+			defer l.stop()
+			most := 0
+			for range 2 {
+				s := l.session("echo")
+				defer s.Close()
+				st, err := s.Open(context.Background(), "echo")
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() {
+					st.Write(make([]byte, 8<<20))
+					st.CloseWrite()
+				}()
+				for buf := make([]byte, 64<<10); err == nil; _, err = st.Read(buf) {
+					most = max(most, l.agent.Windows().Used())
+				}
+				if err != io.EOF {
+					t.Error(err)
+				}
+			}
+			if most != want {
+				t.Errorf("windows grew by %d of %d", most, memory)
+			}
+			synctest.Wait()
+			if n := l.agent.Windows().Used(); n != 0 {
+				t.Errorf("%d bytes were not given back", n)
+			}
+		})
+	}
+}
+
 // Targets that hang are given up, each by itself, and at the latest with their
 // bridge.
 func TestHangingTarget(t *testing.T) {

@@ -14,13 +14,6 @@ func (s *Session) Grown() int {
 	return s.grown
 }
 
-// Used is what sessions have taken of the budget.
-func (b *Budget) Used() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.used
-}
-
 // SetNextID makes the next Open use this ID.
 func (s *Session) SetNextID(id uint32) {
 	s.mu.Lock()

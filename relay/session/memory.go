@@ -24,6 +24,13 @@ func NewBudget(size int) *Budget {
 	return &Budget{size: size, sessions: make(map[*Session]struct{})}
 }
 
+// Used is by how many bytes windows have grown now.
+func (b *Budget) Used() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
 // askEvery is how often streams are asked for memory while it is short. What they have
 // comes back in a round trip, if at all.
 const askEvery = time.Second

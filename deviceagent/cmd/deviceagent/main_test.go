@@ -85,10 +85,10 @@ func TestFaults(t *testing.T) {
 		{"no device", map[string]string{"AGENT_RELAY_HOSTS": "127.0.0.1", "AGENT_SIGNALS": "fake"}, nil, []string{"AGENT_DEVICE_ID: is missing"}},
 		{"everything is wrong", map[string]string{
 			"AGENT_DEVICE_ID": "pump 7", "AGENT_RELAY_HOSTS": "https://relay.example.com", "AGENT_SIGNALS": "smoke", "AGENT_TARGETS": "ssh=tcp:22",
-			"AGENT_CA_FILE": "/nowhere/ca.pem", "AGENT_MAX_BRIDGES": "0", "AGENT_MAX_STREAMS": "many", "AGENT_DIAL_TIMEOUT": "-1s", "AGENT_LOG_FORMAT": "xml", "AGENT_TARGET": "echo",
+			"AGENT_CA_FILE": "/nowhere/ca.pem", "AGENT_MAX_BRIDGES": "0", "AGENT_MAX_STREAMS": "many", "AGENT_DIAL_TIMEOUT": "-1s", "AGENT_WINDOW_MEMORY": "-1", "AGENT_LOG_FORMAT": "xml", "AGENT_TARGET": "echo",
 		}, nil, []string{
 			"AGENT_DEVICE_ID: has ' '", `AGENT_RELAY_HOSTS: "https://relay.example.com"`, `AGENT_SIGNALS: "smoke" is not known`, `AGENT_TARGETS: target "ssh=tcp:22" needs a host and a port`,
-			"AGENT_CA_FILE: read certificates: open /nowhere/ca.pem", "AGENT_MAX_BRIDGES: 0 lets nobody in", `AGENT_MAX_STREAMS: "many"`, "AGENT_DIAL_TIMEOUT: -1s", `AGENT_LOG_FORMAT: "xml"`,
+			"AGENT_CA_FILE: read certificates: open /nowhere/ca.pem", "AGENT_MAX_BRIDGES: 0 lets nobody in", `AGENT_MAX_STREAMS: "many"`, "AGENT_DIAL_TIMEOUT: -1s", "AGENT_WINDOW_MEMORY: -1 is no amount of memory", `AGENT_LOG_FORMAT: "xml"`,
 			"AGENT_TARGET: is unknown; did you mean AGENT_TARGETS?",
 		}},
 		{"a hub elsewhere", good(map[string]string{"AGENT_FAKE_URL": "ws://192.0.2.1:7071"}), nil, []string{"AGENT_FAKE_URL: fake hub: 192.0.2.1:7071 is not a loopback address"}},
