@@ -73,7 +73,7 @@ const (
 	DefaultMaxBridges   = 16
 	DefaultMaxStreams   = 256
 	DefaultDialTimeout  = 10 * time.Second
-	DefaultWindowMemory = 64 << 20 // bytes; four streams at the largest window
+	DefaultWindowMemory = 64 << 20 // bytes; two streams at the largest window
 )
 
 // maxRejects is how many refusals are on their way to a relay at once; more are

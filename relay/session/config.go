@@ -32,8 +32,8 @@ const (
 	DefaultMaxStreams    = 256              // a browser with a dozen tabs, several times over
 	DefaultAcceptBacklog = 128              // a burst while the accepting goroutine is busy
 	DefaultInitialWindow = 256 << 10        // bytes; fills 2.5 MB/s at 100 ms before any growth
-	DefaultMaxWindow     = 16 << 20         // bytes; fills 160 MB/s at 100 ms
-	DefaultMaxBuffered   = 64 << 20         // bytes; four streams at MaxWindow
+	DefaultMaxWindow     = 32 << 20         // bytes; fills 160 MB/s at 200 ms
+	DefaultMaxBuffered   = 64 << 20         // bytes; two streams at MaxWindow
 )
 
 // Config holds the limits and timers of one side. The two sides need not agree.
@@ -56,7 +56,7 @@ type Config struct {
 	// before the application reads, at least EarlyWindow. Zero: 256 KiB.
 	InitialWindow int
 	// MaxWindow is what a stream's window may grow to, in bytes, while its reader
-	// keeps up with the path; InitialWindow or less: no growth. Zero: 16 MiB.
+	// keeps up with the path; InitialWindow or less: no growth. Zero: 32 MiB.
 	MaxWindow int
 	// MaxBuffered bounds by how many bytes all windows of the session together
 	// may have grown beyond InitialWindow. Zero: 64 MiB. Negative: no growth.

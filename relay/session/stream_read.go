@@ -118,7 +118,7 @@ func (st *Stream) await() error {
 }
 
 // maxCredit is the most that waits to be given back, in bytes: of a large window all but
-// this can be under way. 16 MiB fill 1 Gbit/s at 100 ms then, and not five eighths of it.
+// this can be under way. 32 MiB fill 1 Gbit/s at 200 ms then, and not five eighths of it.
 const maxCredit = 1 << 20
 
 // quickWindow is how long a window should last: at the pace of a fast network, each WINDOW
