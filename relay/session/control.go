@@ -56,8 +56,8 @@ func (s *Session) controlLoop() {
 			s.sayFarewell()
 			return
 		}
-		if s.backDue.Swap(false) {
-			s.askBack()
+		if s.reclaimDue.Swap(false) {
+			s.reclaim()
 		}
 		for more := true; more; {
 			select {

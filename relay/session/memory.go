@@ -31,9 +31,9 @@ func (b *Budget) Used() int {
 	return b.used
 }
 
-// askEvery is how often streams are asked for memory while it is short. What they have
+// reclaimEvery is how often streams are asked for memory while it is short: what they have
 // comes back in a round trip, if at all.
-const askEvery = time.Second
+const reclaimEvery = time.Second
 
 // take takes up to n bytes.
 func (b *Budget) take(n int) int {
@@ -41,10 +41,10 @@ func (b *Budget) take(n int) int {
 	defer b.mu.Unlock()
 	got := max(0, min(n, b.size-b.used))
 	b.used += got
-	if now := time.Now(); got < n && now.Sub(b.asked) >= askEvery {
+	if now := time.Now(); got < n && now.Sub(b.asked) >= reclaimEvery {
 		b.asked = now
 		for s := range b.sessions {
-			s.wantBack()
+			s.wantReclaim()
 		}
 	}
 	return got
@@ -76,9 +76,9 @@ func (s *Session) grow(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got := max(0, min(n, s.cfg.MaxBuffered-s.grown))
-	if now := s.now(); got < n && (s.askedBack == 0 || now-s.askedBack >= askEvery) {
-		s.askedBack = now
-		s.wantBack()
+	if now := s.now(); got < n && (s.reclaimed == 0 || now-s.reclaimed >= reclaimEvery) {
+		s.reclaimed = now
+		s.wantReclaim()
 	}
 	if s.budget != nil {
 		got = s.budget.take(got)
@@ -106,35 +106,35 @@ func (s *Session) leaveBudget() {
 	}
 }
 
-// wantBack has the control loop ask for memory. It takes no lock.
-func (s *Session) wantBack() {
-	s.backDue.Store(true)
+// wantReclaim has the control loop ask for memory. It takes no lock.
+func (s *Session) wantReclaim() {
+	s.reclaimDue.Store(true)
 	s.kickControl()
 }
 
-// askBack asks all streams for what they do not need.
-func (s *Session) askBack() {
+// reclaim asks all streams for what they do not need.
+func (s *Session) reclaim() {
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.streams))
 	s.mu.Unlock()
 	for _, st := range all {
-		st.askBack()
+		st.reclaim()
 	}
 }
 
-// leastBack is what is worth two frames, in bytes.
-const leastBack = 64 << 10
+// leastReclaim is what is worth two frames, in bytes.
+const leastReclaim = 64 << 10
 
-// askBack asks the other side for what the stream does not need of its window, unless it
+// reclaim asks the other side for what the stream does not need of its window, unless it
 // has been asked already: one that does not know the frame never answers.
-func (st *Stream) askBack() {
+func (st *Stream) reclaim() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	n := st.window - max(st.s.cfg.InitialWindow, 2*st.needs())
-	if st.asked > 0 || n < leastBack || st.finRecv || st.recvErr != nil {
+	if st.asked > 0 || n < leastReclaim || st.finRecv || st.recvErr != nil {
 		return
 	}
-	st.asked, st.askDue = n, true
+	st.asked, st.reclaimDue = n, true
 	st.enqueue()
 }
 
@@ -162,7 +162,7 @@ func (st *Stream) onReclaim(n uint32) error {
 	}
 	back := min(int64(n), st.sendCredit)
 	st.sendCredit -= back
-	st.backDue += uint32(back)
+	st.returning += uint32(back)
 	st.returnDue = true
 	st.enqueue()
 	return nil

@@ -78,7 +78,7 @@ func TestReclaim(t *testing.T) {
 				for range 3 { // it is asked for once, and not before there is an answer
 					fill(1)
 					fill(1) // at once, so the window did not last
-					time.Sleep(askEvery)
+					time.Sleep(reclaimEvery)
 				}
 				synctest.Wait()
 				asked := 0

@@ -38,9 +38,9 @@ type Session struct {
 	frames     sync.Pool // *frameBuf for dataSize
 	idleFrames sync.Pool // *frameBuf for idleSize
 
-	kick    chan struct{}  // wakes the control loop; holds one token
-	backlog chan *Incoming // waiting for Accept
-	backDue atomic.Bool    // the control loop is to ask streams for memory
+	kick       chan struct{}  // wakes the control loop; holds one token
+	backlog    chan *Incoming // waiting for Accept
+	reclaimDue atomic.Bool    // the control loop is to ask streams for memory
 
 	start     time.Time    // lastHeard and lastRTT count from here
 	lastHeard atomic.Int64 // when the transport last brought bytes, ns since start
@@ -57,7 +57,7 @@ type Session struct {
 	held      int           // streams of the other side that count for MaxStreams
 	grown     int           // bytes all windows have grown beyond InitialWindow
 	budget    *Budget       // where they are from, too; nil: none, or the session has ended
-	askedBack time.Duration // since start: when streams were last asked for memory
+	reclaimed time.Duration // since start: when streams were last asked for memory
 	goneAway  *GoAwayError  // the other side's GOAWAY
 	leaving   bool          // GoAway was called on this side
 	ping      *ping         // the one that waits for its PONG

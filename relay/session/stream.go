@@ -54,14 +54,14 @@ type Stream struct {
 	stopped    bool   // STOP was received
 
 	// Frames for the control loop to send.
-	queued    bool
-	creditDue uint32
-	askDue    bool
-	returnDue bool
-	backDue   uint32 // for RETURN
-	stopDue   bool
-	finDue    bool
-	resetDue  *reason
+	queued     bool
+	creditDue  uint32
+	reclaimDue bool
+	returnDue  bool
+	returning  uint32 // what that returns
+	stopDue    bool
+	finDue     bool
+	resetDue   *reason
 
 	finSent   bool
 	resetSent bool
@@ -256,14 +256,14 @@ func (st *Stream) appendControl(b []byte) []byte {
 		b = appendCredit(b, typeWindow, st.id, st.creditDue)
 	}
 	st.creditDue = 0
-	if st.askDue && !st.finRecv && st.recvErr == nil {
+	if st.reclaimDue && !st.finRecv && st.recvErr == nil {
 		b = appendCredit(b, typeReclaim, st.id, uint32(st.asked))
 	}
-	st.askDue = false
+	st.reclaimDue = false
 	if st.returnDue && !st.finSent {
-		b = appendCredit(b, typeReturn, st.id, st.backDue)
+		b = appendCredit(b, typeReturn, st.id, st.returning)
 	}
-	st.returnDue, st.backDue = false, 0
+	st.returnDue, st.returning = false, 0
 	if st.stopDue {
 		st.stopDue = false
 		b = appendHeader(b, typeStop, 0, st.id)
