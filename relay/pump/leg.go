@@ -188,7 +188,10 @@ func (l *Leg) Close(code int, reason string) {
 	l.deadline()
 	l.post(ws.OpClose, ws.AppendClose(nil, code, reason))
 	if !l.gotClose.Load() {
-		err := l.frames(new(reader), untilClose{})
+		in, err := new(reader), errStill
+		for err == errStill { // a grown stack does not matter: this goroutine ends soon
+			err = l.frames(in, untilClose{})
+		}
 		if ws.IsProtocolError(err) {
 			l.drain()
 		}
