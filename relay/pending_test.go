@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -99,8 +100,8 @@ func (s *street) gone(c net.Conn, t *tls.Config) bool {
 	}
 	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 	b, rerr := io.ReadAll(c)
-	if errors.Is(rerr, context.DeadlineExceeded) {
-		s.t.Fatal(rerr)
+	if late := errors.Join(err, rerr); errors.Is(late, os.ErrDeadlineExceeded) {
+		s.t.Fatal(late)
 	}
 	return err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 404")
 }
@@ -163,7 +164,7 @@ func TestPendingStates(t *testing.T) {
 	}
 	s.holds(1)
 	s.dial("127.0.0.2", 1).Close()
-	if _, err := idle.Read(b); err == nil || errors.Is(err, context.DeadlineExceeded) {
+	if _, err := idle.Read(b); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the idle one is still there: %v", err)
 	}
 	s.holds(0)

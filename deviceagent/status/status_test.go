@@ -16,12 +16,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"websocketbridge/deviceagent"
 	"websocketbridge/deviceagent/socket"
 	"websocketbridge/deviceagent/status"
 	"websocketbridge/signaler"
+	"websocketbridge/test/netfault"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -147,38 +149,46 @@ func TestServe(t *testing.T) {
 
 // Who asks and does not take the answer holds nobody up, nor the end.
 func TestServeStuck(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	at := filepath.Join(t.TempDir(), "s")
-	big := full()
-	big.Version = strings.Repeat("x", 3<<20) // more than a socket holds
-	stop := serve(t, at, func() status.Report { return big })
-	for range 7 {
-		c, err := net.Dial("unix", at)
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) { // or a busy machine would take longer than an answer may
+		ctx, cancel := context.WithCancel(context.Background())
+		ln := netfault.NewListener()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			status.Serve(ctx, ln, slog.New(slog.DiscardHandler), full)
+		}()
+		ask := func() net.Conn {
+			synctest.Wait() // who was answered is forgotten
+			c, err := ln.Dial(ctx, "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
 		}
-		defer c.Close()
-		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-			t.Fatal(err)
+		stuck := func() {
+			c := ask()
+			t.Cleanup(func() { c.Close() })
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
 		}
-
-	}
-	if _, err := status.Ask(ctx, at); err != nil { // the eighth
-		t.Error(err)
-	}
-	c, err := net.Dial("unix", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := status.Ask(ctx, at); err == nil || !strings.Contains(err.Error(), "without an answer") { // the ninth
-		t.Errorf("one too many: %v", err)
-	}
-	stop()
+		for range 7 {
+			stuck()
+		}
+		start := time.Now()
+		if b, err := io.ReadAll(ask()); len(b) == 0 || err != nil { // the eighth
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		stuck()
+		if b, err := io.ReadAll(ask()); len(b) > 0 || err != nil { // the ninth
+			t.Errorf("one too many: %d bytes, %v", len(b), err)
+		}
+		cancel()
+		<-served
+		if took := time.Since(start); took > 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 // What answers may be something else, or may hang.

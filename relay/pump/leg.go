@@ -67,8 +67,8 @@ func (l *Leg) waiting() (since time.Duration, reading bool) {
 	return time.Duration(s), s >= 0
 }
 
-// write sends whole frames.
-func (l *Leg) write(b []byte) error {
+// write sends whole frames with so much payload in them.
+func (l *Leg) write(b []byte, payload int64) error {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	if l.closed {
@@ -77,7 +77,9 @@ func (l *Leg) write(b []byte) error {
 	l.stuck.Store(int64(time.Since(l.start)))
 	_, err := ws.Write(l.conn, b)
 	l.stuck.Store(-1)
-	l.closed = err != nil
+	if l.closed = err != nil; !l.closed {
+		l.passed.Add(payload)
+	}
 	return err
 }
 
@@ -188,7 +190,10 @@ func (l *Leg) Close(code int, reason string) {
 	l.deadline()
 	l.post(ws.OpClose, ws.AppendClose(nil, code, reason))
 	if !l.gotClose.Load() {
-		err := l.frames(new(reader), untilClose{})
+		in, err := new(reader), errStill
+		for err == errStill { // a grown stack does not matter: this goroutine ends soon
+			err = l.frames(in, untilClose{})
+		}
 		if ws.IsProtocolError(err) {
 			l.drain()
 		}

@@ -184,9 +184,7 @@ func (f *flow) over(err error) {
 func (f *flow) take(out []byte, payload int64, c *control) error {
 	p, src, dst := f.p, f.src, f.dst
 	if len(out) > 0 && p.mayPass(payload) {
-		if err := dst.write(out); err == nil {
-			dst.passed.Add(payload)
-		} else {
+		if err := dst.write(out, payload); err != nil {
 			p.gone(dst, err)
 		}
 	}

@@ -2,6 +2,8 @@ package pump
 
 import (
 	"io"
+	"slices"
+	"strings"
 	"testing"
 
 	"websocketbridge/relay/ws"
@@ -57,6 +59,37 @@ func TestStillSocket(t *testing.T) {
 	if in.b != nil {
 		t.Error("a buffer is left")
 	}
+}
+
+// Close waits for the peer's close frame also when the peer has talked and then only shows
+// that it lives: to close over unread bytes would reset the connection.
+func TestCloseStillSocket(t *testing.T) {
+	peer, conn := tcpPair(t)
+	defer peer.Close()
+	leg := NewLeg(conn)
+	leg.early = slices.Concat(clientFrame(0x82, "hi"), clientFrame(0x8a, ""), clientFrame(0x8a, ""))
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		leg.Close(1001, "bye")
+	}()
+	got := make([]byte, 4+len("bye"))
+	if _, err := io.ReadFull(peer, got); err != nil {
+		t.Fatal(err)
+	}
+	message := clientFrame(0x82, strings.Repeat("x", 64<<10))
+	for range 256 { // more than the kernel's buffers hold
+		if _, err := peer.Write(message); err != nil {
+			t.Fatalf("the peer's close frame was not waited for: %v", err)
+		}
+	}
+	if _, err := peer.Write(clientFrame(0x88, closing(1001, ""))); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(peer); len(rest) > 0 || err != nil {
+		t.Errorf("after the close frame: %q, %v", rest, err)
+	}
+	<-closed
 }
 
 // Who begins a frame and does not go on holds a small buffer, not a large one.

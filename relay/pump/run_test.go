@@ -223,6 +223,27 @@ func TestRunWriteFails(t *testing.T) {
 	})
 }
 
+// What comes for a peer to which nothing can be written any more, not even a pong, has not
+// been passed on.
+func TestRunPongFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requester, left := newPeer(t)
+		device, right := newPeer(t)
+		right.conn = &faulty{Conn: right.conn, failWrite: 1}
+		result := make(chan Result, 1)
+		go func() { result <- Run(t.Context(), left, right, quiet) }()
+		device.send(0x89, "") // its pong fails
+		synctest.Wait()
+		requester.send(0x82, "to nobody")
+		synctest.Wait()
+		device.Close()
+		requester.wantClose(1001, "peer_lost: the device's connection ended without a close frame")
+		requester.sendClose(1001, "")
+		requester.wantEnd()
+		(<-result).check(t, Result{Reason: wire.PeerLost, By: Device, Text: "the connection ended without a close frame"})
+	})
+}
+
 // After half a frame, not even a close frame may follow.
 func TestRunNothingFollowsATornFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -28,6 +28,13 @@ func (st *Stream) Window() int {
 	return st.window
 }
 
+// Credit is how many bytes the other side may still send.
+func (st *Stream) Credit() int64 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.recvCredit
+}
+
 // Buffered is how many bytes wait to be read, and how much memory they take.
 func (st *Stream) Buffered() (size, memory int) {
 	st.mu.Lock()

@@ -8,7 +8,7 @@ import (
 )
 
 // readLoop takes frames from the transport until it ends. It never waits for
-// an application nor for a write: see controlLoop.
+// a write to the transport, see controlLoop, and for an application at most aloneWait.
 //
 // After a polite end it reads on until the other side hangs up, so that
 // nothing the other side still writes makes TCP discard our last words.

@@ -17,6 +17,8 @@ const spliceLinger = 5 * time.Second
 // closes both. The end of one direction is passed on alone, if c has a CloseWrite
 // method: who has finished asking still gets the answer.
 //
+// A write deadline of c's own does not last: Splice sets and clears it.
+//
 // A cut never looks like an end. If c fails, the stream is reset with code and
 // message; if the stream fails, c is closed as by Local.Reset. Splice returns the
 // first failure.

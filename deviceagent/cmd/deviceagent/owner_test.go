@@ -63,8 +63,7 @@ func TestServePrincipals(t *testing.T) {
 	}
 }
 
-// A file appears: what is open ends within a second, and what is asked is refused, until
-// it is gone.
+// A file appears: what is open ends, and what is asked is refused, until it is gone.
 func TestServeKillSwitch(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "off")
 	r := newRig(t, false)
@@ -81,12 +80,9 @@ func TestServeKillSwitch(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
-	if _, err := io.ReadAll(st); err == nil {
-		t.Error("the stream ended as if all were well")
-	}
-	if took := time.Since(start); took > 2*time.Second { // of a busy machine
-		t.Errorf("the stream ended after %v", took)
+	st.SetReadDeadline(time.Now().Add(patience)) // within a second, say the agent's own tests, whose clock no busy machine holds up
+	if _, err := io.ReadAll(st); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the stream ended with %v", err)
 	}
 	var e *client.Error
 	if _, err := r.dial("echo"); !refusedAs(err, "disabled") || !errors.As(err, &e) || !e.Temporary() {
