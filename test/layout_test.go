@@ -74,6 +74,7 @@ var imports = map[string][]string{
 	"test/netfault":              {},
 	"test/netns":                 anything,
 	"test/process":               {},
+	"test/process/processtest":   {"test/process", "test/testlog"},
 	"test/proxies":               anything,
 	"test/quickstart":            anything,
 	"test/readme":                anything,

@@ -10,28 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
-
-// Build builds packages, named as for go build, as files in dir.
-func Build(ctx context.Context, dir string, packages ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + string(filepath.Separator)}, packages...)...) // #nosec G204 -- to build is what it is for
-	own(cmd)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", strings.Join(packages, " "), err, out)
-	}
-	return nil
-}
-
-// own puts a program in a process group of its own, so that a Ctrl-C is for whoever
-// started it to pass on, and has the kernel kill it if nobody is left to do so.
-func own(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-}
 
 // Config says what to start.
 type Config struct {
@@ -59,7 +41,7 @@ func Start(cfg Config) (*Process, error) {
 	}
 	defer out.Close()
 	p := &Process{name: filepath.Base(cfg.Path), output: cfg.Output, cmd: exec.Command(cfg.Path, cfg.Args...), done: make(chan struct{})} // #nosec G204 -- to start programs is what it is for
-	own(p.cmd)
+	Own(p.cmd)
 	p.cmd.Env = append(CleanEnv(), cfg.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if err := p.cmd.Start(); err != nil {
@@ -70,15 +52,6 @@ func Start(cfg Config) (*Process, error) {
 		close(p.done)
 	}()
 	return p, nil
-}
-
-// CleanEnv is the environment without settings of our programs and without proxies.
-func CleanEnv() []string {
-	return slices.DeleteFunc(os.Environ(), func(e string) bool {
-		name, _, _ := strings.Cut(e, "=")
-		return strings.HasPrefix(name, "RELAY_") || strings.HasPrefix(name, "AGENT_") || strings.HasPrefix(name, "BRIDGE_") ||
-			strings.HasSuffix(strings.ToUpper(name), "_PROXY")
-	})
 }
 
 // PID is the number of the process.

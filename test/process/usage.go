@@ -60,8 +60,11 @@ func State(pid int) (byte, error) {
 }
 
 // Memory is what the process holds of the machine's, in bytes, now and at most ever.
-func (p *Process) Memory() (rss, peak int64, err error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+func (p *Process) Memory() (rss, peak int64, err error) { return Memory(p.PID()) }
+
+// Memory is the same of any process.
+func Memory(pid int) (rss, peak int64, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, 0, err
 	}
