@@ -8,13 +8,14 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"websocketbridge/relay/client"
+	"websocketbridge/test/process"
+	"websocketbridge/test/process/processtest"
 )
 
 // attack is how many strangers do what, and what it may cost the honest ones.
@@ -47,24 +48,27 @@ func TestHostile(t *testing.T) {
 	w := newTown(t, "echo", "RELAY_CONNECTS_PER_DEVICE=0", "RELAY_CONNECTS_PER_PRINCIPAL=0", "RELAY_CONNECTS_PER_ADDRESS=2000", "RELAY_PING=15s", "RELAY_DEAD=35s")
 	h := newHonest(t, w)
 	quiet := h.measure(t, a.lasts)
-	files := w.relay.files()
+	before := files(w.relay)
 
 	strangers := comeStrangers(t, w.publicAddr, a)
 	under := h.measure(t, a.lasts)
-	most := w.relay.files()
-	made, perSecond := strangers.leave()
+	most := files(w.relay)
+	made, perSecond := leave(strangers)
 	if perSecond < float64(a.rubbish)*0.9 {
 		t.Errorf("%.0f connects a second of rubbish came, not %d: this was not the attack", perSecond, a.rubbish)
 	}
 
 	began := time.Now()
-	until(t, "all descriptors of strangers are free", func() bool { return w.relay.files() <= files+4 })
+	until(t, "all descriptors of strangers are free", func() bool { return files(w.relay) <= before+4 })
 	recovered := time.Since(began)
 	after := h.measure(t, time.Second)
-	memory := w.relay.memory(t)
+	_, memory, err := process.Memory(w.relay.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Logf("%d slow connections, %.0f connects a second of rubbish; %d connections in all", a.slow, perSecond, made)
 	t.Logf("quiet:  %v\nattack: %v\nafter:  %v", quiet, under, after)
-	t.Logf("descriptors %d, under attack %d, back after %v; memory at most %d MiB; log %d KiB", files, most, recovered.Round(time.Millisecond), memory>>20, len(w.relay.out.String())>>10)
+	t.Logf("descriptors %d, under attack %d, back after %v; memory at most %d MiB; log %d KiB", before, most, recovered.Round(time.Millisecond), memory>>20, len(w.relay.String())>>10)
 	for _, x := range []struct {
 		what          string
 		quiet, attack time.Duration
@@ -81,11 +85,11 @@ func TestHostile(t *testing.T) {
 	if recovered > 15*time.Second {
 		t.Errorf("recovered after %v", recovered)
 	}
-	lines := strings.Count(w.relay.out.String(), "\n")
+	lines := strings.Count(w.relay.String(), "\n")
 	if most := 1000 + 2*under.dials + 2*quiet.dials + int(a.lasts.Seconds()+10)*20*20; lines > most {
 		t.Errorf("%d lines of log, want at most %d", lines, most)
 	}
-	if strings.Contains(w.relay.out.String(), "panic") {
+	if strings.Contains(w.relay.String(), "panic") {
 		t.Error("the relay panicked")
 	}
 }
@@ -203,30 +207,10 @@ func pingPong(c io.ReadWriter) (time.Duration, error) {
 }
 
 // files is how many descriptors the process has.
-func (p *process) files() int {
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+func files(p *processtest.Process) int {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	return len(entries)
-}
-
-// memory is the most bytes the process ever had resident.
-func (p *process) memory(t *testing.T) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		if text, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(text), " kB"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n << 10
-		}
-	}
-	t.Fatal("no VmHWM")
-	return 0
 }

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -15,18 +14,15 @@ import (
 	"time"
 
 	"websocketbridge/relay/client"
+	"websocketbridge/test/process/processtest"
 )
 
 // keygen runs relay keygen.
 func keygen(t *testing.T) (private, public string) {
 	t.Helper()
-	dir, err := binaries()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out, errOut bytes.Buffer
-	cmd := exec.Command(filepath.Join(dir, "relay"), "keygen")
-	cmd.Env, cmd.Stdout, cmd.Stderr = cleanEnv(), &out, &errOut
+	cmd := exec.Command(binaries.Path(t, "relay"), "keygen")
+	cmd.Env, cmd.Stdout, cmd.Stderr = processtest.CleanEnv(), &out, &errOut
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, &errOut)
 	}
@@ -45,11 +41,11 @@ func replace(t *testing.T, path, text string) {
 }
 
 // refuses wants the device's no, with its code and its words.
-func (p *process) refuses(deviceCode, words string) {
-	p.t.Helper()
-	p.fails(7, "device_refused")
-	if e := p.event("error", 1); e["deviceCode"] != deviceCode || !strings.Contains(fmt.Sprint(e["detail"]), words) || e["hint"] == nil {
-		p.t.Errorf("got %v, want %s", e, deviceCode)
+func refuses(p *processtest.Process, deviceCode, words string) {
+	p.T.Helper()
+	p.Fails(7, "device_refused")
+	if e := p.Event("error", 1); e.Text("deviceCode") != deviceCode || !strings.Contains(e.Text("detail"), words) || e.Text("hint") == "" {
+		p.Errorf("got %v, want %s", e, deviceCode)
 	}
 }
 
@@ -63,7 +59,7 @@ func TestSignedSignals(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "signal-key")
 	replace(t, file, oldKey+"\n")
 	w := newTown(t, "echo", "RELAY_SIGNAL_KEY_FILE="+file, "RELAY_RELOAD=20ms", "AGENT_SIGNAL_KEYS="+oldPub+","+newPub)
-	w.relay.says(oldPub)
+	w.relay.Says(oldPub)
 	tunnel, local := w.tunnel()
 	echoes(t, local)
 
@@ -96,28 +92,28 @@ func TestSignedSignals(t *testing.T) {
 	}
 	more()
 	replace(t, file, newKey)
-	w.relay.says("key=" + newPub)
+	w.relay.Says("key=" + newPub)
 	more()
 	close(end)
 	crowd.Wait()
 	echoes(t, local) // it is open still
-	tunnel.signal(syscall.SIGTERM)
-	tunnel.exits(0)
+	tunnel.Signal(syscall.SIGTERM)
+	tunnel.Exits(0)
 
 	replace(t, file, otherKey)
-	w.relay.says("key=" + otherPub)
-	w.bridge("stdio", device, "echo").refuses("wrong_signature", "which is not on the list")
-	w.agent.says("signal refused, and nothing of it dialled")
+	w.relay.Says("key=" + otherPub)
+	refuses(w.bridge("stdio", device, "echo"), "wrong_signature", "which is not on the list")
+	w.agent.Says("signal refused, and nothing of it dialled")
 
-	w.relay.signal(syscall.SIGTERM)
-	w.relay.exits(0)
+	w.relay.Signal(syscall.SIGTERM)
+	w.relay.Exits(0)
 	w.relayEnv = without(w.relayEnv, "RELAY_SIGNAL_KEY_FILE")
 	first := w.relay
 	w.startRelay()
 	w.online(true)
-	w.bridge("stdio", device, "echo").refuses("not_signed", "the signal is not signed")
+	refuses(w.bridge("stdio", device, "echo"), "not_signed", "the signal is not signed")
 	for _, key := range []string{oldKey, newKey, otherKey} {
-		if secret := strings.Split(key, ":")[1]; strings.Contains(first.out.String()+w.relay.out.String()+w.agent.out.String(), secret) {
+		if secret := strings.Split(key, ":")[1]; strings.Contains(first.String()+w.relay.String()+w.agent.String(), secret) {
 			t.Error("a private key is in a log")
 		}
 	}
@@ -136,7 +132,7 @@ func TestKillSwitch(t *testing.T) {
 	}
 	defer c.Close()
 	exchange(t, c, "before")
-	w.relay.says("bridge open")
+	w.relay.Says("bridge open")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -147,13 +143,13 @@ func TestKillSwitch(t *testing.T) {
 	if took := time.Since(start); took > 3*time.Second { // a second, on a busy machine
 		t.Errorf("it ended after %v", took)
 	}
-	stdio.fails(11, "lost")
-	w.bridge("stdio", device, "echo").refuses("disabled", "the device's owner has switched remote access off")
-	w.agent.says("remote access is switched off")
+	stdio.Fails(11, "lost")
+	refuses(w.bridge("stdio", device, "echo"), "disabled", "the device's owner has switched remote access off")
+	w.agent.Says("remote access is switched off")
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	w.agent.says("remote access is on again")
-	tunnel.event("up", 2)
+	w.agent.Says("remote access is on again")
+	tunnel.Event("up", 2)
 	echoes(t, local)
 }

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,152 +11,21 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 
 	"websocketbridge/relay/auth"
-	"websocketbridge/test/testlog"
+	"websocketbridge/test/process/processtest"
 )
 
-// binaries builds the three programs once for all tests of this package.
-var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "e2e")
-	if err != nil {
-		return "", err
-	}
-	built = dir
-	cmd := exec.Command("go", "build", "-o", dir, "./relay/cmd/relay", "./relay/cmd/bridge", "./deviceagent/cmd/deviceagent")
-	cmd.Dir = filepath.Join("..", "..")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return dir, nil
-})
+var binaries = processtest.NewBinaries("websocketbridge/relay/cmd/relay", "websocketbridge/relay/cmd/bridge", "websocketbridge/deviceagent/cmd/deviceagent")
 
-// built is where binaries has put them; empty: nobody asked.
-var built string
+func TestMain(m *testing.M) { os.Exit(binaries.Run(m)) }
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built != "" {
-		os.RemoveAll(built)
-	}
-	os.Exit(code)
-}
-
-// process is one program that a test started.
-type process struct {
-	t    *testing.T
-	name string
-	cmd  *exec.Cmd
-	out  testlog.Buffer // standard output and error, each line as it came
-	done chan struct{}
-}
-
-func start(t *testing.T, env []string, name string, args ...string) *process {
+func start(t *testing.T, env []string, name string, args ...string) *processtest.Process {
 	t.Helper()
-	dir, err := binaries()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, name: name, cmd: exec.Command(filepath.Join(dir, name), args...), done: make(chan struct{})}
-	p.cmd.Env = append(cleanEnv(), env...)
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	if name == "bridge" { // its input stays open until it ends
-		in, err := p.cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { in.Close() })
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.cmd.Wait()
-		close(p.done)
-	}()
-	t.Cleanup(func() {
-		p.cmd.Process.Kill()
-		<-p.done
-		if t.Failed() {
-			t.Logf("%s %v said:\n%s", name, args, p.out.String())
-		}
-	})
-	return p
-}
-
-// cleanEnv is the environment without settings of ours and without proxies.
-func cleanEnv() (env []string) {
-	for _, e := range os.Environ() {
-		name, _, _ := strings.Cut(e, "=")
-		if strings.HasPrefix(name, "RELAY_") || strings.HasPrefix(name, "AGENT_") || strings.HasPrefix(name, "BRIDGE_") ||
-			strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
-			continue
-		}
-		env = append(env, e)
-	}
-	return env
-}
-
-// says waits until the program has printed text.
-func (p *process) says(text string) {
-	p.t.Helper()
-	until(p.t, p.name+" says "+text, func() bool { return strings.Contains(p.out.String(), text) })
-}
-
-// exits waits for the end and checks the exit code.
-func (p *process) exits(code int) {
-	p.t.Helper()
-	until(p.t, p.name+" exits", func() bool {
-		select {
-		case <-p.done:
-			return true
-		default:
-			return false
-		}
-	})
-	if got := p.cmd.ProcessState.ExitCode(); got != code {
-		p.t.Errorf("%s exited with %d, want %d", p.name, got, code)
-	}
-}
-
-// fails waits for the end of bridge --json and checks its exit code, the code it
-// gives, and that it says a sentence.
-func (p *process) fails(exit int, code string) {
-	p.t.Helper()
-	p.exits(exit)
-	if e := p.event("error", 1); e["code"] != code || e["detail"] == "" {
-		p.t.Errorf("got %v, want code %s", e, code)
-	}
-}
-
-func (p *process) signal(s syscall.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatalf("%v to %s: %v", s, p.name, err)
-	}
-}
-
-// event waits for a JSON line of bridge --json.
-func (p *process) event(name string, n int) map[string]any {
-	p.t.Helper()
-	var found map[string]any
-	until(p.t, fmt.Sprintf("event %s, number %d", name, n), func() bool {
-		seen := 0
-		for line := range bytes.Lines([]byte(p.out.String())) {
-			var e map[string]any
-			if json.Unmarshal(line, &e) == nil && e["event"] == name {
-				if seen++; seen == n {
-					found = e
-					return true
-				}
-			}
-		}
-		return false
-	})
-	return found
+	cmd := exec.Command(binaries.Path(t, name), args...)
+	cmd.Env = processtest.CleanEnv(env...)
+	return processtest.Start(t, cmd, processtest.Config{Patience: patience})
 }
 
 // town is a relay, an agent and their settings, as separate processes.
@@ -165,7 +33,7 @@ type town struct {
 	t                   *testing.T
 	relayEnv, agentEnv  []string
 	bridgeEnv           []string
-	relay, agent        *process
+	relay, agent        *processtest.Process
 	publicAddr, hubAddr string
 	adminAddr           string
 }
@@ -209,7 +77,7 @@ func newTown(t *testing.T, targets string, more ...string) *town {
 func (w *town) startRelay() {
 	w.t.Helper()
 	w.relay = start(w.t, w.relayEnv, "relay")
-	w.relay.says("relay listens")
+	w.relay.Says("relay listens")
 }
 
 func (w *town) startAgent() {
@@ -257,17 +125,17 @@ func (w *town) hubState() (online bool, queued int) {
 	return false, 0
 }
 
-func (w *town) bridge(args ...string) *process {
+func (w *town) bridge(args ...string) *processtest.Process {
 	w.t.Helper()
 	return start(w.t, w.bridgeEnv, "bridge", append([]string{"--json"}, args...)...)
 }
 
 // tunnel starts a tunnel to echo and returns its local address.
-func (w *town) tunnel() (*process, string) {
+func (w *town) tunnel() (*processtest.Process, string) {
 	w.t.Helper()
 	p := w.bridge("tunnel", device, "echo")
-	local := p.event("listening", 1)["local"].(string)
-	p.event("up", 1)
+	local := p.Event("listening", 1).Text("local")
+	p.Event("up", 1)
 	return p, local
 }
 

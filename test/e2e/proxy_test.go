@@ -27,10 +27,8 @@ import (
 func TestProxyAndPrivateCA(t *testing.T) {
 	ca, cert, key := privateCA(t, "relay.test")
 	w := newTown(t, "echo")
-	w.agent.cmd.Process.Kill()
-	w.relay.cmd.Process.Kill()
-	<-w.agent.done
-	<-w.relay.done
+	w.agent.Kill()
+	w.relay.Kill()
 	proxy := startProxy(t, map[string]string{"relay.test:443": w.publicAddr}, "user", "pass%word")
 	w.relayEnv = append(without(w.relayEnv, "RELAY_PLAIN"), "RELAY_TLS_CERT="+cert, "RELAY_TLS_KEY="+key, "RELAY_PUBLIC_URL=wss://relay.test")
 	through := "HTTPS_PROXY=http://user:pass%25word@" + proxy.addr
@@ -46,7 +44,7 @@ func TestProxyAndPrivateCA(t *testing.T) {
 
 	// A device's no has to find the same way.
 	refused := w.bridge("raw", device, "nowhere")
-	refused.exits(7)
+	refused.Exits(7)
 
 	// Without the CA, and without the password, it says which of the two.
 	for _, tt := range []struct{ replace, with, want string }{
@@ -55,8 +53,8 @@ func TestProxyAndPrivateCA(t *testing.T) {
 	} {
 		env := append(without(w.bridgeEnv, tt.replace), tt.with)
 		p := start(t, env, "bridge", "stdio", device, "echo")
-		p.exits(3)
-		if out := p.out.String(); !strings.Contains(out, tt.want) || strings.Contains(out, "pass") {
+		p.Exits(3)
+		if out := p.String(); !strings.Contains(out, tt.want) || strings.Contains(out, "pass") {
 			t.Errorf("got %q, want %s in it", out, tt.want)
 		}
 	}

@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // envStrangers makes this program the attack instead of the tests: the relay's address,
@@ -27,66 +28,33 @@ const envStrangers = "E2E_STRANGERS"
 // what the honest ones lose.
 const niceness = 10
 
-// strangers are a process of their own, as they would not share a runtime with who
-// measures.
-type strangers struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	in  io.Closer
-	out *bufio.Scanner
-}
-
-// comeStrangers returns when the attack is under way.
-func comeStrangers(t *testing.T, addr string, a attack) *strangers {
+// comeStrangers returns when the attack is under way. They are a process of their own, as
+// they would not share a runtime with who measures.
+func comeStrangers(t *testing.T, addr string, a attack) *processtest.Process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(cleanEnv(), fmt.Sprintf("%s=%s %d %d", envStrangers, addr, a.slow, a.rubbish))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
+	cmd.Env = processtest.CleanEnv(fmt.Sprintf("%s=%s %d %d", envStrangers, addr, a.slow, a.rubbish))
+	p := processtest.Start(t, cmd, processtest.Config{Name: "strangers", Patience: patience})
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, p.PID(), niceness); err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, niceness); err != nil {
-		t.Fatal(err)
-	}
-	s := &strangers{t, cmd, in, bufio.NewScanner(out)}
-	s.line()
-	return s
+	p.Says("under way\n")
+	return p
 }
 
-func (s *strangers) line() string {
-	s.t.Helper()
-	if !s.out.Scan() {
-		s.t.Fatalf("the strangers ended: %v", s.out.Err())
-	}
-	return s.out.Text()
-}
-
-// leave ends them, and returns how many connections they made, and how many of rubbish
+// leave ends strangers, and returns how many connections they made, and how many of rubbish
 // a second since the attack was under way.
-func (s *strangers) leave() (made int64, perSecond float64) {
-	s.t.Helper()
-	s.in.Close()
-	if _, err := fmt.Sscan(s.line(), &made, &perSecond); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.cmd.Wait(); err != nil {
-		s.t.Fatal(err)
+func leave(p *processtest.Process) (made int64, perSecond float64) {
+	p.T.Helper()
+	p.CloseInput()
+	p.Exits(0)
+	lines := p.Out.Lines()
+	if _, err := fmt.Sscan(lines[len(lines)-1].Text, &made, &perSecond); err != nil {
+		p.T.Fatal(err)
 	}
 	return made, perSecond
 }

@@ -24,6 +24,7 @@ import (
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
 	"websocketbridge/test/front"
+	"websocketbridge/test/process/processtest"
 	"websocketbridge/test/testlog"
 )
 
@@ -276,16 +277,7 @@ func (w *world) dial(targets ...string) *client.Session {
 // until waits for a state that nobody announces.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
-		if ok() {
-			tick.Stop()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
+	processtest.Until(t, patience, what, ok)
 }
 
 // tcpTarget serves connections until the test ends and returns its target spec.

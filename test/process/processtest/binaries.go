@@ -42,15 +42,3 @@ func (b *Binaries) Run(m *testing.M) int {
 	defer func() { os.RemoveAll(b.dir) }() // empty: nobody asked
 	return m.Run()
 }
-
-// BareEnv is an environment with nothing in it that could be a setting or a proxy, and
-// more, which comes later and so prevails.
-func BareEnv(more ...string) []string {
-	env := []string{"LC_ALL=C.UTF-8"}
-	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
-		if v, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+v)
-		}
-	}
-	return append(env, more...)
-}

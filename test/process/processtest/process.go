@@ -58,7 +58,7 @@ func Start(t testing.TB, cmd *exec.Cmd, cfg Config) *Process {
 		p.Err = new(Output)
 	}
 	if cmd.Env == nil {
-		cmd.Env = process.CleanEnv()
+		cmd.Env = CleanEnv()
 	}
 	cmd.Stdout, cmd.Stderr = p.Out, p.Err
 	process.Own(cmd)
