@@ -31,6 +31,7 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/sas"
+	"websocketbridge/test/process/processtest"
 	"websocketbridge/test/testlog"
 )
 
@@ -49,9 +50,9 @@ type scene struct {
 	key                               string
 	hubTap, hubREST, agentHub, public *tap // public is where devices dial: node 2
 	entrance                          *tap // of requesters: node 1
-	nodes                             []*process
+	nodes                             []*processtest.Process
 	nodeAddr, admin, peerAddr         []string
-	agent, emulator                   *process
+	agent, emulator                   *processtest.Process
 	trust                             *tls.Config
 	answers                           testlog.Buffer
 	idp                               *authtest.Provider
@@ -70,15 +71,15 @@ func (s *scene) plant(name, text string) string {
 }
 
 // launch starts a program whose words are searched in the end.
-func (s *scene) launch(name string, env []string, args ...string) *process {
+func (s *scene) launch(name string, env []string, args ...string) *processtest.Process {
 	s.t.Helper()
 	p := launch(s.t, name, env, args...)
-	s.said[name+", standard error"] = p.err.String
+	s.said[name+", standard error"] = p.Err.String
 	if !strings.HasPrefix(name, "bridge stdio") && !strings.HasPrefix(name, "bridge raw") { // their output is the device's
-		s.said[name+", standard output"] = p.out.String
+		s.said[name+", standard output"] = p.Out.String
 	}
-	listed := p.listed()
-	s.said[name+", process list"] = func() string { return listed }
+	list := listed(p)
+	s.said[name+", process list"] = func() string { return list }
 	return p
 }
 
@@ -124,7 +125,7 @@ func (s *scene) newNodes() {
 	_, rest, _ := net.SplitHostPort(ports[8])
 	s.emulator = s.launch("emulator", nil, "-v", "--mqtt-port", mqtt, "--amqp-port", amqp, "--https-port", rest, "--ca-out", hubCA, "--keys-dir", s.path("hub"),
 		"--device", device, "--device", "offline")
-	s.emulator.says("connection strings", 1)
+	s.emulator.Says("connection strings")
 	err := filepath.WalkDir(s.path("hub"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -172,18 +173,18 @@ func (s *scene) newNodes() {
 		)))
 	}
 	for _, p := range s.nodes {
-		p.says("relay listens", 1)
+		p.Says("relay listens")
 	}
 	s.agent = s.launch("deviceagent", []string{
 		"AGENT_HUB_CONNECTION_STRING_FILE=" + s.path("hub/devices/"+device), "AGENT_CA_FILE=" + s.ca, "AGENT_HUB_ADDR=" + s.agentHub.addr,
 		"AGENT_RELAY_HOSTS=localhost", "AGENT_TARGETS=default=echo:,echo,down=tcp:127.0.0.1:1", "AGENT_LOG_LEVEL=debug",
 		"AGENT_SIGNAL_KEYS=" + signing.Public().String(),
 	})
-	s.agent.says("listening for signals of the hub", 1)
+	s.agent.Says("listening for signals of the hub")
 }
 
 // bridge starts the user's command with a file for its key, at the entrance or at addr.
-func (s *scene) bridge(name, keyFile string, at *tap, args ...string) *process {
+func (s *scene) bridge(name, keyFile string, at *tap, args ...string) *processtest.Process {
 	s.t.Helper()
 	_, port, _ := net.SplitHostPort(at.addr)
 	return s.launch("bridge "+args[0]+" "+name, []string{"BRIDGE_RELAY=wss://localhost:" + port, "BRIDGE_API_KEY_FILE=" + keyFile, "BRIDGE_CA_FILE=" + s.ca},
@@ -206,7 +207,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	s.handoff()
 	s.learn()
 
-	until(s.t, "spans of everything are there", func() bool {
+	processtest.Until(s.t, patience, "spans of everything are there", func() bool {
 		for _, name := range []string{"connect", "admit", "signal", "dial back", "accept", "join", "forward", "bridge", string(wire.Killed), string(wire.HubFailed)} {
 			if !strings.Contains(s.spans.String(), `"`+name+`"`) {
 				return false
@@ -216,16 +217,16 @@ func TestNoSecretIsTold(t *testing.T) {
 	})
 	dumped := append(slices.Clone(s.nodes), s.agent, tunnel)
 	for _, p := range dumped {
-		p.dump()
+		dump(p)
 	}
 	s.search()
 }
 
 // bridges makes some of each kind; a tunnel stays.
-func (s *scene) bridges() *process {
+func (s *scene) bridges() *processtest.Process {
 	tunnel := s.bridge("stays", s.keyFile, s.entrance, "tunnel", device, "echo")
-	local := tunnel.event("listening")["local"].(string)
-	tunnel.event("up")
+	local := tunnel.Event("listening", 1).Text("local")
+	tunnel.Event("up", 1)
 	payload := "payload of nobody's business " + token.NewID().String()
 	s.secrets.add("payload", payload)
 	c, err := net.Dial("tcp", local)
@@ -238,21 +239,21 @@ func (s *scene) bridges() *process {
 		s.t.Fatalf("got %q, %v", line, err)
 	}
 	stdio := s.bridge("once", s.keyFile, s.entrance, "stdio", device, "echo")
-	io.WriteString(stdio.in, payload+"\n")
-	stdio.in.Close()
-	stdio.ends(false)
+	stdio.Write(payload + "\n")
+	stdio.CloseInput()
+	stdio.Exits(0)
 	raw := s.bridge("once", s.keyFile, s.entrance, "raw", "-N", device)
-	io.WriteString(raw.in, payload+"\n")
-	raw.in.Close()
-	raw.ends(false)
+	raw.Write(payload + "\n")
+	raw.CloseInput()
+	raw.Exits(0)
 	down := s.bridge("down", s.keyFile, s.entrance, "raw", device, "down")
-	down.ends(true)
+	fails(down)
 	byMessage := s.bridge("by message", s.keyFile, s.public, "stdio", device, "echo")
-	byMessage.event("up")
-	byMessage.in.Close()
-	byMessage.ends(false)
+	byMessage.Event("up", 1)
+	byMessage.CloseInput()
+	byMessage.Exits(0)
 	offline := s.bridge("offline", s.keyFile, s.entrance, "stdio", "offline", "echo")
-	offline.ends(true)
+	fails(offline)
 	return tunnel
 }
 
@@ -345,9 +346,9 @@ func (s *scene) signedURLs() {
 // refusals brings good secrets where they do no good, and wrong ones everywhere.
 func (s *scene) refusals() {
 	wrong, _ := s.newKey("nobody")
-	s.bridge("wrong key", s.plant("wrong.key", wrong), s.entrance, "stdio", device, "echo").ends(true)
-	s.bridge("forbidden", s.keyFile, s.entrance, "stdio", "mill", "echo").ends(true)
-	s.bridge("two keys", s.plant("two.key", s.key+"\n"+wrong), s.entrance, "stdio", device, "echo").ends(true)
+	fails(s.bridge("wrong key", s.plant("wrong.key", wrong), s.entrance, "stdio", device, "echo"))
+	fails(s.bridge("forbidden", s.keyFile, s.entrance, "stdio", "mill", "echo"))
+	fails(s.bridge("two keys", s.plant("two.key", s.key+"\n"+wrong), s.entrance, "stdio", device, "echo"))
 	tokens := bridgeTokens(s.public.heard())
 	if len(tokens) < 4 {
 		s.t.Fatalf("only %d bridge tokens went by", len(tokens))
@@ -433,7 +434,7 @@ func (s *scene) rotations() {
 	s.reload("not reloaded", "RELAY_HUB_CONNECTION_STRING_FILE", s.hub, strings.Replace(good, "SharedAccessKey=", "SharedAccessKei=", 1))
 	s.reload("not reloaded", "RELAY_HUB_CONNECTION_STRING_FILE", s.hub, cs.Key)
 	s.reload("reloaded", "RELAY_HUB_CONNECTION_STRING_FILE", s.hub, strings.Replace(good, cs.Key, wrong, 1))
-	s.bridge("hub refuses", s.keyFile, s.entrance, "stdio", device, "echo").ends(true)
+	fails(s.bridge("hub refuses", s.keyFile, s.entrance, "stdio", device, "echo"))
 	s.reload("reloaded", "RELAY_HUB_CONNECTION_STRING_FILE", s.hub, good)
 }
 
@@ -441,17 +442,17 @@ func (s *scene) rotations() {
 func (s *scene) reload(outcome, setting, file, text string) {
 	s.t.Helper()
 	re := regexp.MustCompile(`msg="?` + outcome + `\b.* setting=` + setting + `\b`)
-	count := func(p *process) int { return len(re.FindAllString(p.err.String(), -1)) }
+	count := func(p *processtest.Process) int { return len(re.FindAllString(p.Err.String(), -1)) }
 	var before []int
 	for _, p := range s.nodes {
 		before = append(before, count(p))
 	}
 	s.plant(filepath.Base(file), text)
 	for _, p := range s.nodes {
-		p.signal(syscall.SIGHUP)
+		p.Signal(syscall.SIGHUP)
 	}
 	for i, p := range s.nodes {
-		until(s.t, p.name+" says "+outcome+" of "+setting, func() bool { return count(p) > before[i] })
+		p.Awaits("says "+outcome+" of "+setting, func() bool { return count(p) > before[i] })
 	}
 }
 
@@ -460,7 +461,7 @@ var bridgeID = regexp.MustCompile(`"bridgeId":"([a-z2-7]+)"`)
 // kill lists the bridges at one node and ends one that another has.
 func (s *scene) kill() {
 	stdio := s.bridge("killed", s.keyFile, s.public, "stdio", device, "echo")
-	stdio.event("up")
+	stdio.Event("up", 1)
 	_, list := s.ask("GET", "http://"+s.admin[1]+wire.PathBridges+"?local", "", "")
 	id := bridgeID.FindStringSubmatch(list)
 	if id == nil {
@@ -470,7 +471,7 @@ func (s *scene) kill() {
 	if status, body := s.ask("DELETE", "http://"+s.admin[0]+wire.PathBridges+"/"+id[1], "", ""); status != http.StatusNoContent {
 		s.t.Fatalf("kill: %d %s", status, body)
 	}
-	stdio.ends(true)
+	fails(stdio)
 	s.ask("DELETE", "http://"+s.admin[0]+wire.PathBridges+"/"+id[1], "", "")
 	for _, admin := range s.admin {
 		for _, path := range []string{"/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/debug/vars", wire.PathReadyz} {
@@ -507,9 +508,9 @@ func (s *scene) wrongSettings() {
 func (s *scene) attempt(name string, env []string) {
 	s.t.Helper()
 	p := launch(s.t, name, env)
-	s.said[name] = func() string { return p.out.String() + p.err.String() }
-	p.ends(true)
-	if p.err.String() == "" {
+	s.said[name] = p.String
+	fails(p)
+	if p.Err.String() == "" {
 		s.t.Errorf("%s says nothing", name)
 	}
 }
@@ -526,7 +527,7 @@ func (s *scene) handoff() {
 		"AGENT_LOG_LEVEL=debug", "AGENT_HANDOFF_TOKEN_FILE=" + s.plant("handoff-token", secret),
 	}
 	agent := s.launch("deviceagent of hand-off", env)
-	agent.says("listening for signals from this device's hub client", 1)
+	agent.Says("listening for signals from this device's hub client")
 	tokens := bridgeTokens(s.public.heard())
 	spent := tokens[len(tokens)-1] // of a key that is in force
 	_, port, _ := net.SplitHostPort(s.public.addr)
@@ -546,8 +547,8 @@ func (s *scene) handoff() {
 		post(secret, body)
 		post(wrong, body)
 	}
-	agent.says("bridge_gone", 1)
-	agent.dump()
+	agent.Says("bridge_gone")
+	dump(agent)
 }
 
 var (

@@ -28,8 +28,13 @@ func (s *scene) signIn() {
 	home := s.path("home")
 	env := []string{"BRIDGE_RELAY=wss://localhost:" + port, "BRIDGE_CA_FILE=" + s.ca, "HOME=" + home, "XDG_CONFIG_HOME=" + home,
 		"BRIDGE_OIDC_ISSUER=" + s.idp.Issuer, "BRIDGE_OIDC_CLIENT_ID=bridge"}
-	run := func(name string, fails bool, args ...string) {
-		s.launch("bridge "+name, env, append([]string{"--json", "-v"}, args...)...).ends(fails)
+	run := func(name string, no bool, args ...string) {
+		p := s.launch("bridge "+name, env, append([]string{"--json", "-v"}, args...)...)
+		if no {
+			fails(p)
+		} else {
+			p.Exits(0)
+		}
 	}
 	s.idp.SetPending("authorization_pending")
 	run("login", false, "login")
