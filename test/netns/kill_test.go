@@ -19,7 +19,7 @@ func TestKillOwnerWaiting(t *testing.T) {
 	w.hold()
 	direct, behind := w.dials(owner, "pump-1", "a"), w.dials(nil, "pump-2", "b")
 	w.held(2)
-	owner.kill()
+	owner.Kill()
 	for _, c := range []*call{direct, behind} {
 		c.fails(slack, exitUnreachable, "unreachable")
 	}
@@ -43,7 +43,7 @@ func TestKillOwnerOpen(t *testing.T) {
 	calls := []*call{w.call(owner, "pump-1", "a"), w.call(nil, "pump-1", "b")}
 	w.acceptsAt(owner)
 	calls = append(calls, w.call(owner, "pump-2", "c"), w.call(nil, "pump-2", "d"))
-	owner.kill()
+	owner.Kill()
 	for _, c := range calls {
 		c.fails(slack, exitLost, "lost")
 		w.logged(slack, c.id, "bridge closed", "target="+c.target)
@@ -65,7 +65,7 @@ func TestKillForwarder(t *testing.T) {
 	c := w.call(owner, "pump-1", "a")
 	w.acceptsAt(w.nodes[2])
 	other := w.call(owner, "pump-1", "b")
-	forwarder.kill()
+	forwarder.Kill()
 	c.fails(slack, exitLost, "peer_lost")
 	w.logged(slack, "pump-1", "bridge closed", "target=a")
 	other.works()
@@ -92,14 +92,14 @@ func TestRestartSameAddress(t *testing.T) {
 			// One device stands still before it has heard the signal, of the other the
 			// accept is on its way.
 			w.acceptsAt(w.nodes[at.node])
-			w.agents["pump-2"].signal(syscall.SIGSTOP)
+			w.agents["pump-2"].Signal(syscall.SIGSTOP)
 			still := w.dials(owner, "pump-2", "a")
 			w.signalled("pump-2")
 			w.hold()
 			late := w.dials(owner, "pump-1", "a")
 			w.held(1)
 			began := time.Now()
-			owner.kill()
+			owner.Kill()
 			for _, c := range []*call{still, late} {
 				c.fails(slack, exitUnreachable, "unreachable")
 			}
@@ -112,7 +112,7 @@ func TestRestartSameAddress(t *testing.T) {
 			w.logged(slack, "pump-1", "bridge closed", "target=a", "410 bridge_gone")
 			fresh.works()
 			other := w.call(owner, "pump-3", "a")
-			w.agents["pump-2"].signal(syscall.SIGCONT)
+			w.agents["pump-2"].Signal(syscall.SIGCONT)
 			w.logged(slack, "pump-2", "bridge closed", "target=a", "410 bridge_gone")
 			if time.Since(began) > wait {
 				t.Errorf("the tokens were too old after %v: this showed nothing", time.Since(began))

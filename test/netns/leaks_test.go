@@ -14,8 +14,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // socket is a TCP socket of a namespace.
@@ -29,10 +30,10 @@ type socket struct {
 func (s socket) String() string { return s.local + "-" + s.remote }
 
 // sockets lists those of a process's namespace.
-func sockets(t *testing.T, p *process) (all []socket) {
+func sockets(t *testing.T, p *processtest.Process) (all []socket) {
 	t.Helper()
 	for _, table := range []string{"tcp", "tcp6"} {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.cmd.Process.Pid, table))
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.PID(), table))
 		if err != nil {
 			continue // it has just ended
 		}
@@ -67,9 +68,9 @@ func procAddr(t *testing.T, text string) string {
 }
 
 // opened lists what a process's descriptors are.
-func opened(t *testing.T, p *process) (all []string) {
+func opened(t *testing.T, p *processtest.Process) (all []string) {
 	t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+	dir := fmt.Sprintf("/proc/%d/fd", p.PID())
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +85,7 @@ func opened(t *testing.T, p *process) (all []string) {
 	return all
 }
 
-func socketInodes(t *testing.T, p *process) (all []string) {
+func socketInodes(t *testing.T, p *processtest.Process) (all []string) {
 	t.Helper()
 	for _, to := range opened(t, p) {
 		if rest, ok := strings.CutPrefix(to, "socket:["); ok {
@@ -104,10 +105,10 @@ type descriptors struct {
 func (n *node) descriptors() (d descriptors) {
 	n.w.t.Helper()
 	byInode := map[string]socket{}
-	for _, s := range sockets(n.w.t, n.process) {
+	for _, s := range sockets(n.w.t, n.Process) {
 		byInode[s.inode] = s
 	}
-	for _, to := range opened(n.w.t, n.process) {
+	for _, to := range opened(n.w.t, n.Process) {
 		kind, rest, _ := strings.Cut(to, ":[")
 		s, known := byInode[strings.TrimSuffix(rest, "]")]
 		_, localPort, _ := net.SplitHostPort(s.local)
@@ -142,7 +143,7 @@ func (w *town) clean() {
 	w.t.Helper()
 	for _, n := range w.nodes {
 		var d descriptors
-		untilWithin(w.t, 2*slack, "the descriptors of "+n.space()+" have gone", func() bool {
+		processtest.Until(w.t, 2*slack, "the descriptors of "+n.space()+" have gone", func() bool {
 			d = n.descriptors()
 			if ok := len(d.bridges) == 0 && d.others <= n.baseline.others; ok {
 				return true
@@ -160,8 +161,8 @@ func (w *town) clean() {
 func (w *town) noGoroutines() {
 	w.t.Helper()
 	w.clean()
-	w.reqFront.kill() // they ask the nodes all the time
-	w.devFront.kill()
+	w.reqFront.Kill() // they ask the nodes all the time
+	w.devFront.Kill()
 	var dumps [][]goroutine
 	for _, n := range w.nodes {
 		dumps = append(dumps, n.dump())
@@ -210,14 +211,11 @@ type goroutine struct {
 
 var goroutineHead = regexp.MustCompile(`^goroutine \d+ .*\[.*\]:$`)
 
-// dump ends the process with SIGQUIT and returns its goroutines. The log is left as
-// it was before.
+// dump ends the process and returns its goroutines.
 func (n *node) dump() (all []goroutine) {
 	n.w.t.Helper()
-	n.signal(syscall.SIGQUIT)
-	<-n.done
 	in := false
-	for _, text := range n.out.cutFrom("SIGQUIT: quit") {
+	for _, text := range strings.Split(n.Dump(), "\n") {
 		if goroutineHead.MatchString(text) {
 			all = append(all, goroutine{})
 			in = true

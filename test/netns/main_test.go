@@ -15,13 +15,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // patience bounds every wait for a state. It measures nothing.
@@ -44,11 +44,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	sweep()
-	code := m.Run()
-	if built != "" {
-		os.RemoveAll(built)
-	}
-	os.Exit(code)
+	os.Exit(binaries.Run(m))
 }
 
 func given(name string) (yes bool) {
@@ -93,38 +89,23 @@ func sweep() {
 	}
 }
 
-// binaries builds the programs once for all tests.
-var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "netns")
-	if err != nil {
-		return "", err
-	}
-	built = dir
-	cmd := exec.Command("go", "build", "-o", dir, "./relay/cmd/relay", "./relay/cmd/bridge", "./deviceagent/cmd/deviceagent", "./test/emulator/cmd/emulator")
-	cmd.Dir = filepath.Join("..", "..")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return dir, nil
-})
+var binaries = processtest.NewBinaries("websocketbridge/relay/cmd/relay", "websocketbridge/relay/cmd/bridge",
+	"websocketbridge/deviceagent/cmd/deviceagent", "websocketbridge/test/emulator/cmd/emulator")
 
-// built is where binaries has put them; empty: nobody asked.
-var built string
+// launch starts a program in a namespace. ip becomes the program, so that signals
+// reach it.
+func launch(t *testing.T, space string, cfg processtest.Config, env []string, path string, args ...string) *processtest.Process {
+	t.Helper()
+	cmd := exec.Command("ip", append([]string{"netns", "exec", space, path}, args...)...)
+	cmd.Env = processtest.CleanEnv(env...)
+	cfg.Patience = patience
+	return processtest.Start(t, cmd, cfg)
+}
 
 // until waits for a state.
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	untilWithin(t, patience, what, is)
-}
-
-// untilWithin waits for a state that has to come in time.
-func untilWithin(t *testing.T, limit time.Duration, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(limit); !is(); <-time.After(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", limit.Round(time.Millisecond), what)
-		}
-	}
+	processtest.Until(t, patience, what, is)
 }
 
 func numberEnv(t *testing.T, name string, def int) int {

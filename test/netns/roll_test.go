@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // roll stops a node as an orchestrator does, waits until it has ended, and starts it
@@ -23,8 +25,8 @@ import (
 func (n *node) roll(limit time.Duration) (took time.Duration) {
 	n.w.t.Helper()
 	began := time.Now()
-	n.signal(syscall.SIGTERM)
-	n.process.exits(limit, 0)
+	n.Signal(syscall.SIGTERM)
+	n.ExitsWithin(limit, 0)
 	took = time.Since(began)
 	n.restart()
 	return took
@@ -52,19 +54,19 @@ func TestRollShort(t *testing.T) {
 				}
 				c := w.dials(nil, deviceID(i+1), targetNames[k%len(targetNames)])
 				text := fmt.Sprintf("%s-%d", c.id, k)
-				fmt.Fprintln(c.in, text)
-				c.in.Close()
+				fmt.Fprintln(c.In, text)
+				c.CloseInput()
 				began := time.Now()
 				select {
-				case <-c.done:
+				case <-c.Done():
 				case <-time.After(patience):
-					t.Errorf("%s to %s does not end", c.name, c.id)
+					t.Errorf("%s to %s does not end", c.Name, c.id)
 					return
 				}
 				end := c.ends(text)
 				mu.Lock()
 				if ends[end]++; ends[end] == 1 && end != "well" {
-					t.Logf("the first that ended with %s: %s", end, c.out.String())
+					t.Logf("the first that ended with %s: %s", end, c.String())
 				}
 				if time.Since(began) > dialBack+slack {
 					late = append(late, fmt.Sprintf("%s took %v", end, time.Since(began)))
@@ -99,22 +101,22 @@ func TestRollShort(t *testing.T) {
 // ends says how a call has ended that was to echo text: well, with a code, or what
 // was wrong with it.
 func (c *call) ends(text string) string {
-	out := c.out.String()
-	if c.cmd.ProcessState.ExitCode() == 0 {
+	out := c.String()
+	if c.ExitCode() == 0 {
 		if !strings.Contains(out, "this is "+c.id+" "+c.target+"\n") || !strings.Contains(out, "echo "+text+"\n") {
 			return "joined wrongly: " + out
 		}
 		return "well"
 	}
-	if errors := c.events("error"); len(errors) == 1 && errors[0].text("code") != "" {
-		return errors[0].text("code")
+	if errors := c.Events("error"); len(errors) == 1 && errors[0].Text("code") != "" {
+		return errors[0].Text("code")
 	}
 	return "without a code: " + out
 }
 
 // tunnel is one bridge tunnel.
 type tunnel struct {
-	*process
+	*processtest.Process
 	w          *town
 	id, target string
 	local      string
@@ -122,7 +124,7 @@ type tunnel struct {
 
 func (w *town) tunnel(i int) *tunnel {
 	tn := &tunnel{w: w, id: deviceID(i%len(w.agents) + 1), target: targetNames[i/len(w.agents)%len(targetNames)]}
-	tn.process = w.bridge(nil, "tunnel", tn.id, tn.target)
+	tn.Process = w.bridge(nil, "tunnel", tn.id, tn.target)
 	return tn
 }
 
@@ -173,8 +175,8 @@ func TestRollTunnels(t *testing.T) {
 			tunnels[i] = w.tunnel(i)
 		}
 		for _, i := range batch {
-			tunnels[i].local = tunnels[i].awaits("listening").text("local")
-			tunnels[i].awaits("up")
+			tunnels[i].local = tunnels[i].Event("listening", 1).Text("local")
+			tunnels[i].Event("up", 1)
 		}
 	}
 	busy, idle := tunnels[:busyCount], tunnels[busyCount:]
@@ -230,12 +232,12 @@ func TestRollTunnels(t *testing.T) {
 	var slowest time.Duration
 	for _, tn := range tunnels {
 		var moving time.Time
-		for _, e := range tn.events("up", "moving", "retry", "lost", "refused") {
-			name := e.text("event")
+		for _, e := range tn.Events("up", "moving", "retry", "lost", "refused") {
+			name := e.Text("event")
 			if events[name]++; name == "moving" && moving.IsZero() {
-				moving = e.at
+				moving = e.At
 			} else if name == "up" && !moving.IsZero() {
-				slowest, moving = max(slowest, e.at.Sub(moving)), time.Time{}
+				slowest, moving = max(slowest, e.At.Sub(moving)), time.Time{}
 			}
 		}
 	}
@@ -245,10 +247,10 @@ func TestRollTunnels(t *testing.T) {
 		t.Error("tunnels are to move before they are lost")
 	}
 	for _, tn := range tunnels {
-		tn.signal(syscall.SIGTERM)
+		tn.Signal(syscall.SIGTERM)
 	}
 	for _, tn := range tunnels {
-		tn.exits(slack, 0)
+		tn.ExitsWithin(slack, 0)
 	}
 	w.noGoroutines()
 }
@@ -282,23 +284,27 @@ func (w *town) use(tunnels []*tunnel, stop <-chan struct{}, longest, checks *ato
 	}
 }
 
-// owners counts which node has how many of the tunnels.
-func (w *town) owners(tunnels []*tunnel) map[int]int {
+// owners counts which node has how many of the tunnels. A node may log a bridge just
+// after its requester knows.
+func (w *town) owners(tunnels []*tunnel) (at map[int]int) {
 	w.t.Helper()
-	node := map[string]int{}
-	for _, n := range w.nodes {
-		for _, l := range n.out.all() {
-			if _, rest, ok := strings.Cut(string(l.text), `msg="bridge open" bridge=`); ok {
-				id, _, _ := strings.Cut(rest, " ")
-				node[id] = n.i
+	until(w.t, "the nodes have logged all tunnels", func() bool {
+		node := map[string]int{}
+		for _, n := range w.nodes {
+			for _, l := range n.Out.Lines() {
+				if _, rest, ok := strings.Cut(l.Text, `msg="bridge open" bridge=`); ok {
+					id, _, _ := strings.Cut(rest, " ")
+					node[id] = n.i
+				}
 			}
 		}
-	}
-	at := map[int]int{}
-	for _, tn := range tunnels {
-		ups := tn.events("up")
-		at[node[ups[len(ups)-1].text("bridgeId")]]++
-	}
+		at = map[int]int{}
+		for _, tn := range tunnels {
+			ups := tn.Events("up")
+			at[node[ups[len(ups)-1].Text("bridgeId")]]++
+		}
+		return at[0] == 0
+	})
 	return at
 }
 
@@ -318,7 +324,7 @@ func TestDrainDeadline(t *testing.T) {
 			w.acceptsAt(w.nodes[1])
 			stays := w.call(nil, "pump-1", "a")
 			tn := w.tunnel(0)
-			tn.local = tn.awaits("listening").text("local")
+			tn.local = tn.Event("listening", 1).Text("local")
 			conn, err := tn.dial()
 			if err != nil {
 				t.Fatal(err)
@@ -332,7 +338,7 @@ func TestDrainDeadline(t *testing.T) {
 			w.acceptsAt(w.nodes...)
 			n := w.nodes[c.node]
 			began := time.Now()
-			n.signal(syscall.SIGTERM)
+			n.Signal(syscall.SIGTERM)
 			stays.fails(drain+slack, exitLost, "draining")
 			if known := time.Since(began); known < drain {
 				t.Errorf("it was cut after %v, before the deadline", known)
@@ -340,14 +346,14 @@ func TestDrainDeadline(t *testing.T) {
 			if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 				t.Errorf("a connection that was cut reads %d bytes, %v", n, err)
 			}
-			n.process.exits(drain+2*slack-time.Since(began), 0)
+			n.ExitsWithin(drain+2*slack-time.Since(began), 0)
 			if took, err := tn.works(); err != nil || time.Since(began) > drain+backWithin {
 				t.Errorf("the tunnel works again: %v, after %v", err, took)
 			}
 			t.Logf("all was well again after %v", time.Since(began).Round(time.Millisecond))
 			n.restart()
-			tn.signal(syscall.SIGTERM)
-			tn.exits(slack, 0)
+			tn.Signal(syscall.SIGTERM)
+			tn.ExitsWithin(slack, 0)
 			w.noGoroutines()
 		})
 	}

@@ -18,6 +18,7 @@ import (
 
 	"websocketbridge/relay/auth"
 	"websocketbridge/relay/token"
+	"websocketbridge/test/process/processtest"
 )
 
 // The nodes' timers are short; those of a session's ends are not settings.
@@ -42,10 +43,10 @@ type town struct {
 	*wires
 	dir       string
 	nodes     []*node
-	hub       *process
-	reqFront  *process
-	devFront  *process
-	agents    map[string]*process
+	hub       *processtest.Process
+	reqFront  *processtest.Process
+	devFront  *processtest.Process
+	agents    map[string]*processtest.Process
 	bridgeEnv []string
 	agentEnv  []string
 	leak      string // what clean waits for
@@ -53,7 +54,7 @@ type town struct {
 
 // node is one of the relay's.
 type node struct {
-	*process
+	*processtest.Process
 	w        *town
 	i        int // from 1
 	env      []string
@@ -88,8 +89,12 @@ func newTown(t *testing.T, o townOptions) *town {
 			legs = append(legs, leg{network, (&node{i: i}).space(), nodeHost + i})
 		}
 	}
-	w := &town{wires: newWires(t, legs), dir: shortDir(t), agents: map[string]*process{}}
-	t.Cleanup(w.tell)
+	w := &town{wires: newWires(t, legs), dir: shortDir(t), agents: map[string]*processtest.Process{}}
+	t.Cleanup(func() {
+		if t.Failed() && w.leak != "" {
+			t.Log(w.leak)
+		}
+	})
 	var devices []string
 	for i := 1; i <= o.devices; i++ {
 		devices = append(devices, deviceID(i))
@@ -111,7 +116,7 @@ func newTown(t *testing.T, o townOptions) *town {
 		w.startAgent(i+1, id)
 	}
 	for _, id := range devices {
-		w.agents[id].says("listening for signals of the hub")
+		w.agents[id].Says("listening for signals of the hub")
 	}
 	for _, n := range w.nodes {
 		n.warm()
@@ -130,29 +135,6 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// tell logs what the processes said, if the test failed.
-func (w *town) tell() {
-	if !w.t.Failed() {
-		return
-	}
-	if w.leak != "" {
-		w.t.Log(w.leak)
-	}
-	for _, n := range w.nodes {
-		if n.process != nil {
-			n.tells(n.space())
-		}
-	}
-	for id, a := range w.agents {
-		a.tells(id)
-	}
-	for label, p := range map[string]*process{"hub": w.hub, "front of requesters": w.reqFront, "front of devices": w.devFront} {
-		if p != nil {
-			p.tells(label)
-		}
-	}
-}
-
 func (w *town) file(name string) string { return filepath.Join(w.dir, name) }
 
 func (w *town) startHub(devices []string) {
@@ -161,8 +143,8 @@ func (w *town) startHub(devices []string) {
 	for _, id := range devices {
 		args = append(args, "--device", id)
 	}
-	w.hub = launch(w.t, w.space("hub"), nil, program(w.t, "emulator"), args...)
-	w.hub.says("connection strings")
+	w.hub = launch(w.t, w.space("hub"), processtest.Config{Name: "hub"}, nil, binaries.Path(w.t, "emulator"), args...)
+	w.hub.Says("connection strings")
 }
 
 // settings makes what the programs share.
@@ -208,27 +190,30 @@ func (w *town) startFronts() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for network, p := range map[string]**process{requesterNet: &w.reqFront, deviceNet: &w.devFront} {
-		*p = launch(w.t, w.space("front"), []string{frontEnv + "=" + net.JoinHostPort(address(network, frontHost), "80")}, self)
-		(*p).says("front listens")
+	front := func(network, name string) *processtest.Process {
+		env := []string{frontEnv + "=" + net.JoinHostPort(address(network, frontHost), "80")}
+		p := launch(w.t, w.space("front"), processtest.Config{Name: name}, env, self)
+		p.Says("front listens")
+		return p
 	}
+	w.reqFront, w.devFront = front(requesterNet, "front of requesters"), front(deviceNet, "front of devices")
 }
 
 // setFront replaces a front's backends, and returns when it has.
-func (w *town) setFront(front *process, network string, nodes ...*node) {
+func (w *town) setFront(front *processtest.Process, network string, nodes ...*node) {
 	w.t.Helper()
 	backends := []string{}
 	for _, n := range nodes {
 		backends = append(backends, n.public(network))
 	}
-	set := func() int { return strings.Count(front.out.String(), frontSet) }
+	set := func() int { return strings.Count(front.String(), frontSet) }
 	before := set()
 	text, err := json.Marshal(backends)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	front.write(string(text) + "\n")
-	until(w.t, "the front has its backends", func() bool { return set() > before })
+	front.Write(string(text) + "\n")
+	front.Awaits("has its backends", func() bool { return set() > before })
 }
 
 // acceptsAt lets devices reach only these nodes.
@@ -236,7 +221,7 @@ func (w *town) acceptsAt(nodes ...*node) { w.t.Helper(); w.setFront(w.devFront, 
 
 func (n *node) start() {
 	n.w.t.Helper()
-	n.process = launch(n.w.t, n.w.space(n.space()), n.env, program(n.w.t, "relay"))
+	n.Process = launch(n.w.t, n.w.space(n.space()), processtest.Config{Name: n.space()}, n.env, binaries.Path(n.w.t, "relay"))
 }
 
 // ready asks the node itself.
@@ -254,14 +239,14 @@ func (n *node) ready() bool {
 
 func (n *node) waitReady() {
 	n.w.t.Helper()
-	n.says("relay listens")
+	n.Says("relay listens")
 	until(n.w.t, n.space()+" is ready", n.ready)
 }
 
 // restart starts a node whose process has ended, under the same address.
 func (n *node) restart() {
 	n.w.t.Helper()
-	<-n.done
+	<-n.Done()
 	n.start()
 	n.waitReady()
 }
@@ -281,18 +266,18 @@ func (w *town) startAgent(i int, id string) {
 	env := slices.Concat(w.agentEnv, []string{
 		"AGENT_HUB_CONNECTION_STRING_FILE=" + w.file("hub/devices/"+id), "AGENT_TARGETS=" + strings.Join(targets, ","),
 	})
-	w.agents[id] = launch(w.t, w.space("things"), env, program(w.t, "deviceagent"))
+	w.agents[id] = launch(w.t, w.space("things"), processtest.Config{Name: id}, env, binaries.Path(w.t, "deviceagent"))
 }
 
 // bridge starts the command. Where to is the front, or one node.
-func (w *town) bridge(to *node, args ...string) *process {
+func (w *town) bridge(to *node, args ...string) *processtest.Process {
 	w.t.Helper()
 	host := address(requesterNet, frontHost)
 	if to != nil {
 		host = to.public(requesterNet)
 	}
 	env := append([]string{"BRIDGE_RELAY=ws://" + host}, w.bridgeEnv...)
-	return launch(w.t, w.space("users"), env, program(w.t, "bridge"), append([]string{"--json"}, args...)...)
+	return launch(w.t, w.space("users"), processtest.Config{Quiet: true, Name: "bridge"}, env, binaries.Path(w.t, "bridge"), append([]string{"--json"}, args...)...)
 }
 
 // dials starts a call to a target of a device; to may be nil, for the front.
@@ -311,26 +296,26 @@ func (w *town) call(to *node, id, target string) *call {
 
 // call is one bridge stdio. Its target first says who it is, then echoes.
 type call struct {
-	*process
+	*processtest.Process
 	id, target string
 	said       int
 }
 
 // works checks that the bridge carries both ways, and whom it reaches.
 func (c *call) works() {
-	c.t.Helper()
+	c.T.Helper()
 	c.said++
 	text := fmt.Sprintf("%s-%s-%d", c.id, c.target, c.said)
-	c.write(text + "\n")
-	c.says("echo " + text)
-	c.says("this is " + c.id + " " + c.target + "\n")
+	c.Write(text + "\n")
+	c.Says("echo " + text)
+	c.Says("this is " + c.id + " " + c.target + "\n")
 }
 
 // hangsUp ends the call as a user does.
 func (c *call) hangsUp() {
-	c.t.Helper()
-	c.in.Close()
-	c.exits(slack, 0)
+	c.T.Helper()
+	c.CloseInput()
+	c.ExitsWithin(slack, 0)
 }
 
 // Exit codes of bridge, as README.md has them.
@@ -344,21 +329,17 @@ const (
 // fails checks when, how and with which code a call ended. Some ways to notice race
 // each other: any of codes will do.
 func (c *call) fails(limit time.Duration, exit int, codes ...string) {
-	c.t.Helper()
-	c.exits(limit, exit)
-	errors := c.events("error")
-	if len(errors) != 1 || !slices.Contains(codes, errors[0].text("code")) || errors[0].text("detail") == "" {
-		c.t.Errorf("%s said %s, want code %v", c.name, c.out.String(), codes)
-	}
-	if strings.Contains(c.out.String(), "this is ") && !strings.Contains(c.out.String(), "this is "+c.id+" "+c.target+"\n") {
-		c.t.Errorf("joined wrongly:\n%s", c.out.String())
+	c.T.Helper()
+	c.FailsWithin(limit, exit, codes...)
+	if strings.Contains(c.String(), "this is ") && !strings.Contains(c.String(), "this is "+c.id+" "+c.target+"\n") {
+		c.Errorf("joined wrongly:\n%s", c)
 	}
 }
 
 // hold keeps the device's accepts from reaching a node: their connections are made,
 // and nobody takes them. release lets them go.
-func (w *town) hold()    { w.t.Helper(); w.devFront.signal(syscall.SIGSTOP) }
-func (w *town) release() { w.t.Helper(); w.devFront.signal(syscall.SIGCONT) }
+func (w *town) hold()    { w.t.Helper(); w.devFront.Signal(syscall.SIGSTOP) }
+func (w *town) release() { w.t.Helper(); w.devFront.Signal(syscall.SIGCONT) }
 
 // held waits until n accepts are held.
 func (w *town) held(n int) {
@@ -390,9 +371,9 @@ func (w *town) signalled(id string) {
 // logged waits until a line of the agent's log has all of the words.
 func (w *town) logged(limit time.Duration, id string, words ...string) {
 	w.t.Helper()
-	untilWithin(w.t, limit, fmt.Sprintf("%s logs %q", id, words), func() bool {
-		return slices.ContainsFunc(w.agents[id].out.all(), func(l line) bool {
-			return !slices.ContainsFunc(words, func(s string) bool { return !strings.Contains(string(l.text), s) })
+	w.agents[id].AwaitsWithin(limit, fmt.Sprintf("logs %q", words), func() bool {
+		return slices.ContainsFunc(w.agents[id].Out.Lines(), func(l processtest.Line) bool {
+			return !slices.ContainsFunc(words, func(s string) bool { return !strings.Contains(l.Text, s) })
 		})
 	})
 }
