@@ -10,7 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // A lab is a relay with the fake signaler, in this process or in another one.
@@ -36,25 +37,25 @@ func (l lab) connect(lib library, url string, protocols ...string) (peer, error)
 	return lib.dial(url, http.Header{"X-Api-Key": {l.key}}, protocols...)
 }
 
-// online asks the fake hub.
-func (l lab) online(device string) (bool, error) {
+// online asks the fake hub whether a device is.
+func (l lab) online(device string) error {
 	body, err := get(strings.Replace(l.hub, "ws", "http", 1) + "/devices")
 	if err != nil {
-		return false, err
+		return err
 	}
 	var known []struct {
 		DeviceID string `json:"deviceId"`
 		Online   bool   `json:"online"`
 	}
 	if err := json.Unmarshal(body, &known); err != nil {
-		return false, err
+		return err
 	}
 	for _, d := range known {
-		if d.DeviceID == device {
-			return d.Online, nil
+		if d.DeviceID == device && d.Online {
+			return nil
 		}
 	}
-	return false, nil
+	return fmt.Errorf("the hub has %s", body)
 }
 
 // A device hears signals at the fake hub, with a library that is not ours.
@@ -71,7 +72,7 @@ func (l lab) listen(t *testing.T, lib library, id string) *device {
 		t.Fatalf("dial the fake hub: %v", err)
 	}
 	t.Cleanup(func() { p.close(1000, "") })
-	until(t, "device "+id+" is online", func() (bool, error) { return l.online(id) })
+	until(t, "device "+id+" is online", func() error { return l.online(id) })
 	return &device{lib, p}
 }
 
@@ -150,24 +151,10 @@ func (l lab) bridge(t *testing.T, lib library, d *device, id string, early bool)
 	return got.peer, dev
 }
 
-// until waits for a state; f is asked again and again until then.
-func until(t *testing.T, what string, f func() (bool, error)) {
+// until waits for a state; missing says why it is not there.
+func until(t *testing.T, what string, missing func() error) {
 	t.Helper()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, err := f()
-		if ok {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-late.C:
-			t.Fatalf("waited %v until %s: %v", patience, what, err)
-		}
-	}
+	processtest.UntilNil(t, patience, what, missing)
 }
 
 var direct = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience} // no proxy

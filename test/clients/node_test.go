@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"websocketbridge/test/testlog"
 )
 
 // nodeDir is where peer.mjs and the packages it needs are; TestMain names it.
@@ -60,7 +62,7 @@ func newNode(t *testing.T) *node {
 	cmd := exec.Command("node", "peer.mjs")
 	cmd.Dir = nodeDir
 	cmd.Env = environ()
-	stderr := newOutput()
+	stderr := new(testlog.Buffer)
 	cmd.Stderr = stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"websocketbridge/test/process/processtest"
 )
 
 const deviceID = "pump-7"
@@ -22,7 +24,7 @@ type rig struct {
 	lab
 	dir     string
 	keyFile string
-	relay   *process
+	relay   *processtest.Process
 }
 
 // newRig starts a relay, with env besides what it needs, and an agent that
@@ -43,20 +45,17 @@ func newRig(t *testing.T, targets []string, env ...string) *rig {
 		"RELAY_PING=100ms", // other makers' clients get one in the middle of everything
 		"RELAY_DRAIN=1s", "RELAY_LOG_FORMAT=json", "RELAY_LOG_LEVEL=debug",
 	}, env...)...))
-	until(t, "the relay is ready", func() (bool, error) {
+	until(t, "the relay is ready", func() error {
 		_, err := get("http://" + admin + "/readyz")
-		return err == nil, err
+		return err
 	})
 	if targets != nil {
 		startOurs(t, "deviceagent", environ("AGENT_DEVICE_ID="+deviceID, "AGENT_RELAY_HOSTS=127.0.0.1",
 			"AGENT_TARGETS="+strings.Join(targets, ","), "AGENT_SIGNALS=fake", "AGENT_FAKE_URL="+r.hub))
-		until(t, "the agent is online", func() (bool, error) { return r.online(deviceID) })
+		until(t, "the agent is online", func() error { return r.online(deviceID) })
 	}
 	t.Cleanup(func() { // when the clients are gone, and before the relay ends what is left
-		until(t, "no bridge is open", func() (bool, error) {
-			opened, closed := r.logged("bridge open"), r.logged("bridge closed")
-			return opened == closed, fmt.Errorf("%d were opened and %d closed", opened, closed)
-		})
+		r.relay.Awaits("has closed all bridges", func() bool { return r.logged("bridge open") == r.logged("bridge closed") })
 	})
 	return r
 }
@@ -79,7 +78,7 @@ func (r *rig) env() []string {
 // logged counts what the relay has logged. The fake hub logs "signal" for each one
 // it was handed.
 func (r *rig) logged(msg string) (n int) {
-	for _, line := range lines(r.relay.err) {
+	for _, line := range processtest.JSON[map[string]any](r.relay.Err) {
 		if line["msg"] == msg {
 			n++
 		}
@@ -91,11 +90,11 @@ func (r *rig) logged(msg string) (n int) {
 func (r *rig) tunnel(targets ...string) []string {
 	r.t.Helper()
 	p := startOurs(r.t, "bridge", r.env(), append([]string{"tunnel", "--json", deviceID}, targets...)...)
-	p.says(p.out, `"event":"up"`)
+	p.Event("up", 1)
 	local := make([]string, len(targets))
-	for _, e := range lines(p.out) {
-		if i := slices.Index(targets, fmt.Sprint(e["target"])); e["event"] == "listening" && i >= 0 {
-			local[i] = fmt.Sprint(e["local"])
+	for _, e := range p.Events("listening") {
+		if i := slices.Index(targets, e.Text("target")); i >= 0 {
+			local[i] = e.Text("local")
 		}
 	}
 	if slices.Contains(local, "") {
@@ -107,7 +106,7 @@ func (r *rig) tunnel(targets ...string) []string {
 // environ is what a process gets of ours: nothing that could be a setting or a
 // proxy, and our programs in front of all others.
 func environ(more ...string) []string {
-	return append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C.UTF-8", "TMPDIR=" + os.TempDir()}, more...)
+	return processtest.BareEnv(append([]string{"PATH=" + bin + ":" + os.Getenv("PATH")}, more...)...)
 }
 
 var (

@@ -55,7 +55,7 @@ KbdInteractiveAuthentication no
 PidFile none
 Subsystem sftp internal-sftp
 `, portOf(t, addr), hostKey, userKey)))
-	server.says(server.err, "Server listening on 127.0.0.1")
+	server.SaysOn(server.Err, "Server listening on 127.0.0.1")
 	public, err := os.ReadFile(hostKey + ".pub")
 	if err != nil {
 		t.Fatal(err)

@@ -100,7 +100,7 @@ func TestIperf3(t *testing.T) {
 	}{{"to device", nil}, {"to requester", []string{"-R"}}, {"both ways on 4 connections", []string{"--bidir", "-P", "2"}}} {
 		t.Run(c.name, func(t *testing.T) {
 			// One test at a time: it says when it has cleared up after the last one.
-			server.says(server.out, fmt.Sprintf("(test #%d)", i+1))
+			server.SaysOn(server.Out, fmt.Sprintf("(test #%d)", i+1))
 			got := must(t, r.env(), iperf, append([]string{"-c", "127.0.0.1", "-p", port, "-t", "2", "-J"}, c.args...)...)
 			var report struct {
 				End struct {

@@ -19,6 +19,7 @@ import (
 	"github.com/coder/websocket"
 
 	"websocketbridge/test/emulator"
+	"websocketbridge/test/process/processtest"
 )
 
 // startRelay runs a relay that signals through the hub. It returns its address,
@@ -38,19 +39,22 @@ func startRelay(t *testing.T, h *hub, signaler string, env ...string) string {
 	if signaler != "c2d" {
 		env = append(env, "RELAY_HUB_HTTPS_ADDR="+h.HTTPSAddr())
 	}
-	p := start(t, environ(env...), "", filepath.Join(bin, "relay"))
-	until(t, "the relay is ready", func() (bool, error) {
-		p.mustRun()
+	p := start(t, processtest.BareEnv(env...), "", filepath.Join(bin, "relay"))
+	until(t, "the relay is ready", func() error {
+		p.MustRun()
 		resp, err := http.Get("http://" + admin + "/readyz")
 		if err != nil {
-			return false, err
+			return err
 		}
 		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK, errors.New(resp.Status)
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
+		}
+		return nil
 	})
 	t.Cleanup(func() { // the secrets of this test, and what stands for all of them
 		for _, secret := range []string{"SharedAccessSignature", "SharedAccessKey=", "bridgeToken="} {
-			if strings.Contains(p.err.String(), secret) {
+			if strings.Contains(p.Err.String(), secret) {
 				t.Errorf("the relay's log has %s in it", secret)
 			}
 		}
@@ -115,10 +119,7 @@ func echo(c *websocket.Conn, typ websocket.MessageType, data []byte) error {
 }
 
 // A script is a program of node/ that runs until its input ends.
-type script struct {
-	*process
-	in io.Closer
-}
+type script struct{ *processtest.Process }
 
 // said is a line of a script.
 type said struct {
@@ -129,15 +130,14 @@ type said struct {
 
 func startScript(t *testing.T, h *hub, name string, env ...string) *script {
 	t.Helper()
-	s := &script{}
-	s.process, s.in = startPiped(t, nodeEnv(h.caFile, env...), nodeDir, "node", name)
-	s.says(s.out, `"event":"online"`)
+	s := &script{startPiped(t, nodeEnv(h.caFile, env...), nodeDir, "node", name)}
+	s.Event("online", 1)
 	return s
 }
 
 // heard returns the lines of an event so far.
 func (s *script) heard(event string) (all []said) {
-	for _, l := range jsonLines[said](s.out) {
+	for _, l := range processtest.JSON[said](s.Out) {
 		if l.Event == event {
 			all = append(all, l)
 		}
@@ -148,9 +148,7 @@ func (s *script) heard(event string) (all []said) {
 // wait waits for the nth line of an event.
 func (s *script) wait(t *testing.T, event string, n int) said {
 	t.Helper()
-	until(t, fmt.Sprintf("%s says %q for the %dth time", s.name, event, n), func() (bool, error) {
-		return len(s.heard(event)) >= n, fmt.Errorf("it said\n%s", tail(s.out.String()))
-	})
+	s.Awaits(fmt.Sprintf("says %q for the %dth time", event, n), func() bool { return len(s.heard(event)) >= n })
 	return s.heard(event)[n-1]
 }
 

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // TestCommand has the SDKs use the emulator as people start it: the command, which
@@ -18,11 +20,11 @@ func TestCommand(t *testing.T) {
 	ca, connections := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "hub.json")
 	admin := freeAddr(t)
 	waitForPorts(t)
-	p := start(t, environ(), "", filepath.Join(bin, "emulator"), "--listen", hubAddress, "--hostname", hubName, "--admin", admin,
+	p := start(t, processtest.BareEnv(), "", filepath.Join(bin, "emulator"), "--listen", hubAddress, "--hostname", hubName, "--admin", admin,
 		"--ca-out", ca, "--connections-out", connections, "--device", "pump-7", "--device", "pump-8/bridge", "--verbose")
-	until(t, "the connection strings are there", func() (bool, error) {
+	until(t, "the connection strings are there", func() error {
 		_, err := os.Stat(connections)
-		return err == nil, err
+		return err
 	})
 	b, err := os.ReadFile(connections)
 	if err != nil {
@@ -50,12 +52,12 @@ func TestCommand(t *testing.T) {
 	subject(t, w, ca, "given")
 	subject(t, w, ca, "c2d", "Mqtt", "AmqpWs")
 
-	for what, text := range map[string]string{"output": p.out.String(), "log": p.err.String()} {
+	for what, text := range map[string]string{"output": p.Out.String(), "log": p.Err.String()} {
 		if strings.Contains(text, "SharedAccess") {
 			t.Errorf("a connection string or a token is in the %s", what)
 		}
 	}
-	if want := fmt.Sprintf("%s:8883", hubAddress); !strings.Contains(p.out.String(), want) {
-		t.Errorf("the output does not say %s:\n%s", want, p.out)
+	if want := fmt.Sprintf("%s:8883", hubAddress); !strings.Contains(p.Out.String(), want) {
+		t.Errorf("the output does not say %s:\n%s", want, p.Out)
 	}
 }

@@ -49,12 +49,12 @@ func newHub(t *testing.T, cfg emulator.Config) *hub {
 	cfg.AdminAddr = hubAddress + ":0"
 	cfg.BearerTokens = []string{bearer}
 	var e *emulator.Hub
-	until(t, "its ports are free", func() (ok bool, err error) {
+	until(t, "its ports are free", func() (err error) {
 		e, err = emulator.New(cfg)
 		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
 			t.Fatal(explain(err))
 		}
-		return err == nil, err
+		return err
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -76,14 +76,14 @@ func newHub(t *testing.T, cfg emulator.Config) *hub {
 func waitForPorts(t *testing.T) {
 	t.Helper()
 	for _, port := range []string{"8883", "5671", "443"} {
-		until(t, "port "+port+" is free", func() (bool, error) {
+		until(t, "port "+port+" is free", func() error {
 			ln, err := net.Listen("tcp", net.JoinHostPort(hubAddress, port))
 			if err == nil {
 				ln.Close()
 			} else if !errors.Is(err, syscall.EADDRINUSE) {
 				t.Fatal(explain(err))
 			}
-			return err == nil, err
+			return err
 		})
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/coder/websocket"
 
 	"websocketbridge/test/emulator"
+	"websocketbridge/test/process/processtest"
 )
 
 // TestNeighbour is why the agent has an identity of its own: a program with the
@@ -38,7 +39,7 @@ func TestNeighbour(t *testing.T) {
 	h := newHub(t, quick())
 	identities := h.device(t, id, module)
 	relay := startRelay(t, h, "method", "RELAY_HUB_MODULE="+module)
-	start(t, environ(
+	start(t, processtest.BareEnv(
 		"AGENT_SIGNALS=hub", "AGENT_HUB_CONNECTION_STRING="+identities[1], "AGENT_HUB_ADDR="+h.MQTTAddr(), "AGENT_CA_FILE="+h.caFile,
 		"AGENT_RELAY_HOSTS="+hubAddress, "AGENT_TARGETS=echo", "AGENT_LOG_FORMAT=json",
 	), "", filepath.Join(bin, "deviceagent"))
@@ -76,7 +77,7 @@ func TestNeighbour(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	neighbour.in.Close()
+	neighbour.CloseInput()
 	done := neighbour.wait(t, "done", 1)
 	for _, w := range neighbour.heard("wrong") {
 		t.Errorf("the neighbour: %s: %s", w.What, w.Error)
@@ -113,7 +114,7 @@ func TestRival(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	agent := exec.CommandContext(ctx, filepath.Join(bin, "deviceagent"))
-	agent.Env = environ("AGENT_SIGNALS=hub", "AGENT_HUB_CONNECTION_STRING="+cs, "AGENT_HUB_ADDR="+h.MQTTAddr(), "AGENT_CA_FILE="+h.caFile,
+	agent.Env = processtest.BareEnv("AGENT_SIGNALS=hub", "AGENT_HUB_CONNECTION_STRING="+cs, "AGENT_HUB_ADDR="+h.MQTTAddr(), "AGENT_CA_FILE="+h.caFile,
 		"AGENT_RELAY_HOSTS="+hubAddress, "AGENT_TARGETS=echo")
 	out, err := agent.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || ctx.Err() != nil {
@@ -136,7 +137,7 @@ func TestRival(t *testing.T) {
 	if err := echo(b, websocket.MessageText, []byte("still here")); err != nil {
 		t.Error(err)
 	}
-	d.mustRun()
+	d.MustRun()
 }
 
 // bridgeOnce has some bytes echoed by the agent, in raw mode: it makes one stream

@@ -10,11 +10,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // nodeEnv is the environment of node, with the hub's name and CA known.
 func nodeEnv(caFile string, more ...string) []string {
-	return environ(append([]string{
+	return processtest.BareEnv(append([]string{
 		"NODE_OPTIONS=--require ./names.cjs", "HUB_ADDRESS=" + hubName + "=" + hubAddress, "NODE_EXTRA_CA_CERTS=" + caFile,
 	}, more...)...)
 }
@@ -28,12 +30,12 @@ func subject(t *testing.T, w world, caFile, name string, args ...string) {
 // An outcome is what a subject came to.
 type outcome struct {
 	name           string
-	stdout, stderr *output
+	stdout, stderr *processtest.Output
 	err            error // it did not run to its end
 }
 
 func runSubject(w world, caFile, name string, args ...string) outcome {
-	o := outcome{name: name, stdout: newOutput(), stderr: newOutput()}
+	o := outcome{name: name, stdout: new(processtest.Output), stderr: new(processtest.Output)}
 	b, err := json.Marshal(w)
 	if err != nil {
 		panic(err) // of strings
@@ -64,7 +66,7 @@ func (o outcome) report(t *testing.T) {
 		Test, Error string
 		MS          int
 	}
-	lines := jsonLines[line](o.stdout)
+	lines := processtest.JSON[line](o.stdout)
 	if len(lines) == 0 {
 		t.Error("no test was run")
 	}
@@ -77,6 +79,6 @@ func (o outcome) report(t *testing.T) {
 		})
 	}
 	if s := strings.TrimSpace(o.stderr.String()); s != "" {
-		t.Logf("node says\n%s", tail(s))
+		t.Logf("node says\n%s", processtest.Tail(s))
 	}
 }

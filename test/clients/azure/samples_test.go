@@ -17,6 +17,7 @@ import (
 	"github.com/coder/websocket"
 
 	"websocketbridge/test/emulator"
+	"websocketbridge/test/process/processtest"
 )
 
 const samples = "../../../infra/samples"
@@ -44,11 +45,11 @@ func waysIn(t *testing.T) map[string][2]string {
 
 // startHandoffAgent runs an agent that has echo and nothing else, and waits until
 // signals can be handed over.
-func startHandoffAgent(t *testing.T, id, address, env string) *process {
+func startHandoffAgent(t *testing.T, id, address, env string) *processtest.Process {
 	t.Helper()
-	agent := start(t, environ(env, "AGENT_DEVICE_ID="+id, "AGENT_RELAY_HOSTS="+hubAddress, "AGENT_TARGETS=echo"),
+	agent := start(t, processtest.BareEnv(env, "AGENT_DEVICE_ID="+id, "AGENT_RELAY_HOSTS="+hubAddress, "AGENT_TARGETS=echo"),
 		"", filepath.Join(bin, "deviceagent"), "--handoff", address)
-	agent.says(agent.err, "listening for signals")
+	agent.SaysOn(agent.Err, "listening for signals")
 	return agent
 }
 
@@ -72,7 +73,7 @@ func TestSampleNode(t *testing.T) {
 				cs := h.device(t, id)[0]
 				program := start(t, nodeEnv(h.caFile, in[1], "NODE_OPTIONS=--require "+filepath.Join(nodeDir, "names.cjs"),
 					"AGENT_HANDOFF="+in[0], "DEVICE_CONNECTION_STRING="+cs), dir, "node", "device.mjs")
-				program.says(program.out, "connected")
+				program.SaysOn(program.Out, "connected")
 				wantListening(t, h, id, "method")
 				wantListening(t, h, id, "message")
 
@@ -120,7 +121,7 @@ func TestSamplePython(t *testing.T) {
 			}, "\n")
 			cmd := exec.Command("python3", "-B", "device.py")
 			cmd.Dir = filepath.Join(samples, "python")
-			cmd.Env = environ(in[1], "PYTHONPATH="+stubs, "AGENT_HANDOFF="+in[0], "DEVICE_CONNECTION_STRING=HostName=h;DeviceId=d;SharedAccessKey=a2V5")
+			cmd.Env = processtest.BareEnv(in[1], "PYTHONPATH="+stubs, "AGENT_HANDOFF="+in[0], "DEVICE_CONNECTION_STRING=HostName=h;DeviceId=d;SharedAccessKey=a2V5")
 			cmd.Stdin = strings.NewReader(events + "\n")
 			out, err := cmd.CombinedOutput()
 			if err != nil {
@@ -145,12 +146,12 @@ func TestSamplePython(t *testing.T) {
 					t.Errorf("line %d: %s, want %s", i, line, want[i])
 				}
 			}
-			agent.mustRun()
+			agent.MustRun()
 		})
 	}
 	t.Run("no agent", func(t *testing.T) {
 		cmd := exec.Command("python3", "-B", "-c", `import asyncio, handoff; print(asyncio.run(handoff.hand_over("unix:/nowhere/s", "{}"))["code"])`)
-		cmd.Dir, cmd.Env = filepath.Join(samples, "python"), environ()
+		cmd.Dir, cmd.Env = filepath.Join(samples, "python"), processtest.BareEnv()
 		if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "agent_unreachable" {
 			t.Errorf("%v: %s", err, out)
 		}

@@ -98,11 +98,16 @@ func (p *Process) String() string {
 
 // last is the end of what it has printed of itself.
 func (p *Process) last() string {
-	const most = 16 << 10
 	text := p.String()
 	if p.dumped.Load() {
 		text, _, _ = strings.Cut(text, dumpHead)
 	}
+	return Tail(text)
+}
+
+// Tail is the end of a text: a log that can be read.
+func Tail(text string) string {
+	const most = 16 << 10
 	if len(text) > most {
 		text = "…" + text[len(text)-most:]
 	}
