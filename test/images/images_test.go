@@ -16,7 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // Each image is one program that says its version, certificates, and what a user needs; nothing in
@@ -215,22 +216,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PidFile none
 `, hostAddr, at("host_key"), at("user_key"))))
-	sshd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		sshd.Process.Kill()
-		sshd.Wait()
-	})
+	processtest.Start(t, sshd, processtest.Config{Patience: patience}).Says("Server listening on " + hostAddr)
 	s := &openSSH{addr: net.JoinHostPort(hostAddr, "22")}
-	until(t, "sshd listens", func() bool {
-		c, err := net.DialTimeout("tcp", s.addr, time.Second)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
 	public, err := os.ReadFile(at("host_key.pub"))
 	if err != nil {
 		t.Fatal(err)

@@ -20,54 +20,18 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"websocketbridge/test/process/processtest"
 )
 
 // patience bounds every wait for a state. It measures nothing.
 const patience = 60 * time.Second
 
-// insideEnv is where the images are, for the process that runs the tests.
-const insideEnv = "IMAGES_INSIDE"
-
 // store holds the images.
-var store = os.Getenv(insideEnv)
+var store string
 
 func TestMain(m *testing.M) {
-	if store == "" {
-		os.Exit(outside())
-	}
-	os.Unsetenv(insideEnv)
-	if err := furnish(); err != nil {
-		fmt.Fprintln(os.Stderr, "test/images:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
-// outside builds the images, which may need the network, and runs this binary again, where
-// nobody else is.
-func outside() int {
-	dir, err := os.MkdirTemp("", "images")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := build(dir); err != nil {
-		fmt.Fprintln(os.Stderr, "test/images:", err)
-		return 1
-	}
-	inside := exec.Command("/proc/self/exe", os.Args[1:]...)
-	inside.Env = append(os.Environ(), insideEnv+"="+dir)
-	inside.Stdin, inside.Stdout, inside.Stderr = os.Stdin, os.Stdout, os.Stderr
-	inside.SysProcAttr = &syscall.SysProcAttr{
-		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
-	}
-	err = inside.Run()
-	if inside.ProcessState == nil {
-		fmt.Fprintf(os.Stderr, "test/images: it takes root to make a network and mounts of its own: %v\n", err)
-		return 1
-	}
-	return inside.ProcessState.ExitCode()
+	os.Exit(processtest.Inside(m, "IMAGES_INSIDE", build, furnish))
 }
 
 // The network of the containers, and this process in it.
@@ -78,7 +42,8 @@ const (
 
 // furnish makes the network, with a switch that containers are plugged into, and this process
 // the one that is told how they end.
-func furnish() error {
+func furnish(dir string) error {
+	store = dir
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become a subreaper: %w", err)
 	}
@@ -115,13 +80,7 @@ func output(path string, args ...string) (string, error) {
 // until waits for a state.
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	end := time.Now().Add(patience)
-	for !is() {
-		if time.Now().After(end) {
-			t.Fatalf("after %v it is not so that %s", patience, what)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	processtest.Until(t, patience, what, is)
 }
 
 // root is the top of the repository.

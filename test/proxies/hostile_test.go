@@ -120,12 +120,12 @@ func TestCutsIdle(t *testing.T) {
 			s := w.session(local["ssh"])
 			if tt.lives {
 				w.idle(s, 3*silence+silence/2)
-				if n := devices.cuts.Load() + users.cuts.Load(); n > 0 || len(tunnel.events("lost")) > 0 {
-					t.Errorf("%d connections were cut; the tunnel says %v", n, tunnel.events("lost"))
+				if n := devices.cuts.Load() + users.cuts.Load(); n > 0 || len(tunnel.Events("lost")) > 0 {
+					t.Errorf("%d connections were cut; the tunnel says %v", n, tunnel.Events("lost"))
 				}
 				return
 			}
-			until(t, "the tunnel is cut", func() bool { return len(tunnel.events("lost")) > 0 })
+			tunnel.Event("lost", 1)
 			if devices.cuts.Load()+users.cuts.Load() == 0 {
 				t.Error("it was lost, but not by the proxies")
 			}
@@ -239,21 +239,15 @@ func TestAnswersPings(t *testing.T) {
 	// It lives for longer than the relay is patient, and pings do not come through.
 	w.idle(s, 5*time.Second)
 	began := time.Now()
-	if err := w.agent.cmd.Process.Signal(syscall.SIGSTOP); err != nil { // its kernel still takes bytes
-		t.Fatal(err)
-	}
-	until(t, "the tunnel notices that the device is dead", func() bool { return len(tunnel.events("lost")) > 0 })
+	w.agent.Signal(syscall.SIGSTOP) // its kernel still takes bytes
+	tunnel.Event("lost", 1)
 	took := time.Since(began)
 	if took > deadAfter+time.Second {
 		t.Errorf("it took %v; at most %v is right", took, deadAfter)
 	}
-	if strings.Contains(w.nodes[0].out.String(), "peer_dead") {
+	if strings.Contains(w.nodes[0].String(), "peer_dead") {
 		t.Error("the relay noticed first: the proxy does not answer pings")
 	}
-	select {
-	case <-s.done:
-	case <-time.After(patience):
-		t.Error("ssh goes on although its tunnel is lost")
-	}
+	s.Awaits("ends, as its tunnel is lost", s.Ended)
 	t.Logf("noticed after %v", took.Round(time.Millisecond))
 }

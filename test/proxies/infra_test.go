@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 const (
@@ -24,16 +26,16 @@ const (
 func TestCaddy(t *testing.T) {
 	state := t.TempDir()
 	ca := filepath.Join(state, "caddy", "pki", "authorities", "local", "root.crt")
-	var caddy *process
+	var caddy *processtest.Process
 	w := newWorld(t, plan{nodes: 2, base: 8080, url: "wss://localhost", caFile: ca, front: func(w *world) {
 		caddy = launch(t, []string{
 			"XDG_DATA_HOME=" + state, "XDG_CONFIG_HOME=" + state,
 			"PROXY_UPSTREAMS=" + strings.Join(w.public, " "), "PROXY_HEALTH_PORT=8081",
 		}, "caddy", "run", "--adapter", "caddyfile", "--config", caddyfile)
-		caddy.says("serving initial configuration")
+		caddy.Says("serving initial configuration")
 		until(t, "Caddy has an authority", func() bool { _, err := os.Stat(ca); return err == nil })
 	}})
-	w.carries(ca, "https://localhost", func() string { return caddy.out.String() })
+	w.carries(ca, "https://localhost", caddy.String)
 }
 
 // nginx.conf of infra in front of two nodes: Debian's nginx.
@@ -64,7 +66,7 @@ func TestNginx(t *testing.T) {
 	}
 	nginx := launch(t, nil, "/usr/sbin/nginx", "-c", path, "-g", "daemon off;")
 	w.carries(ca, "https://"+relayHost, func() string {
-		said := nginx.out.String()
+		said := nginx.String()
 		for _, name := range []string{"access.log", "error.log"} {
 			b, err := os.ReadFile(filepath.Join("/var/log/nginx", name))
 			if err != nil {
@@ -99,7 +101,7 @@ func (w *world) carries(ca, url string, logged func() string) {
 	w.transfer(local["blob"], number(t, "PROXIES_BYTES", 64<<20))
 	idle := duration(t, "PROXIES_IDLE", 3*time.Second)
 	w.idle(s, idle)
-	if n := len(tunnel.events("lost", "moving")); n > 0 {
+	if n := len(tunnel.Events("lost", "moving")); n > 0 {
 		t.Errorf("the tunnel was lost or moved %d times", n)
 	}
 	for range 4 { // with accepts that reach the node that does not own the bridge
@@ -134,7 +136,7 @@ func (w *world) carries(ca, url string, logged func() string) {
 		}
 	}
 	for _, n := range w.nodes {
-		n.kill()
+		n.Kill()
 	}
 	for _, path := range paths[:2] {
 		if code := fails(path); code < 500 {

@@ -13,64 +13,35 @@
 package proxies_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"websocketbridge/test/process"
+	"websocketbridge/test/process/processtest"
 )
 
 // patience bounds every wait for a state. It measures nothing.
 const patience = 60 * time.Second
 
-// insideEnv is where the programs are, for the process that runs the tests.
-const insideEnv = "PROXIES_INSIDE"
-
 // bin holds relay, deviceagent, bridge and emulator.
-var bin = os.Getenv(insideEnv)
+var bin string
 
 func TestMain(m *testing.M) {
-	if bin == "" {
-		os.Exit(outside())
-	}
-	os.Unsetenv(insideEnv)
-	if err := furnish(); err != nil {
-		fmt.Fprintln(os.Stderr, "test/proxies:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(processtest.Inside(m, "PROXIES_INSIDE", build, furnish))
 }
 
-// outside builds the programs and runs this binary again, where nobody else is.
-// That it cannot is a failure, too: a suite that skips itself proves nothing.
-func outside() int {
-	dir, err := os.MkdirTemp("", "proxies")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir+"/", "../../relay/cmd/relay", "../../relay/cmd/bridge", "../../deviceagent/cmd/deviceagent", "../emulator/cmd/emulator")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, out)
-		return 1
-	}
-	inside := exec.Command("/proc/self/exe", os.Args[1:]...)
-	inside.Env = append(os.Environ(), insideEnv+"="+dir)
-	inside.Stdin, inside.Stdout, inside.Stderr = os.Stdin, os.Stdout, os.Stderr
-	inside.SysProcAttr = &syscall.SysProcAttr{
-		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
-	}
-	err = inside.Run()
-	if inside.ProcessState == nil {
-		fmt.Fprintf(os.Stderr, "test/proxies: it takes root to make a network and mounts of its own: %v\n", err)
-		return 1
-	}
-	return inside.ProcessState.ExitCode()
+func build(dir string) error {
+	return process.Build(context.Background(), dir, "websocketbridge/relay/cmd/relay", "websocketbridge/relay/cmd/bridge",
+		"websocketbridge/deviceagent/cmd/deviceagent", "websocketbridge/test/emulator/cmd/emulator")
 }
 
 // relayHost is the name in nginx.conf.
@@ -78,7 +49,8 @@ const relayHost = "relay.example.com"
 
 // furnish gives this process a loopback interface, names, and folders that the proxies
 // may write to.
-func furnish() error {
+func furnish(dir string) error {
+	bin = dir
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("ip link set lo up: %w\n%s", err, out)
 	}
@@ -129,18 +101,23 @@ func number(t *testing.T, name string, otherwise int64) int64 {
 // until waits for a state.
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	end := time.Now().Add(patience)
-	for !is() {
-		if time.Now().After(end) {
-			t.Fatalf("after %v it is not so that %s", patience, what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	processtest.Until(t, patience, what, is)
 }
 
 // cleanEnv is what a process gets of ours: nothing that could be a setting or a proxy.
 func cleanEnv(more ...string) []string {
-	return append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + filepath.Join(bin, "home"), "LC_ALL=C.UTF-8"}, more...)
+	return processtest.BareEnv(append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + filepath.Join(bin, "home")}, more...)...)
+}
+
+// launch starts a program, ours or another, which ends with the test.
+func launch(t *testing.T, env []string, path string, args ...string) *processtest.Process {
+	t.Helper()
+	if slices.Contains([]string{"relay", "deviceagent", "bridge", "emulator"}, path) {
+		path = filepath.Join(bin, path)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = cleanEnv(env...)
+	return processtest.Start(t, cmd, processtest.Config{Patience: patience})
 }
 
 func run(t *testing.T, path string, args ...string) (out, errOut string) {

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"websocketbridge/test/process/processtest"
 )
 
 const deviceID = "pump-7"
@@ -26,9 +28,9 @@ const deviceID = "pump-7"
 type world struct {
 	t      *testing.T
 	dir    string
-	hub    *process
-	nodes  []*process
-	agent  *process
+	hub    *processtest.Process
+	nodes  []*processtest.Process
+	agent  *processtest.Process
 	public []string // of the nodes, host:port
 	admin  []string
 	url    string   // that devices and requesters dial
@@ -55,7 +57,7 @@ func newWorld(t *testing.T, p plan) *world {
 	port := func(n int) string { return fmt.Sprint(p.base + n) }
 	w.hub = launch(t, nil, "emulator", "--mqtt-port", port(3), "--amqp-port", port(4), "--https-port", port(5),
 		"--device", deviceID, "--ca-out", w.at("hub.pem"), "--keys-dir", w.at("hub"))
-	w.hub.says("connection strings")
+	w.hub.Says("connection strings")
 	var peers []string
 	host := func(i int) string { return fmt.Sprintf("127.0.0.%d", i+1) }
 	for i := range p.nodes {
@@ -72,7 +74,7 @@ func newWorld(t *testing.T, p plan) *world {
 			"RELAY_SIGNAL_KEY_FILE=" + filepath.Join(keys, "signal-key"),
 			"RELAY_NODE_LISTEN=" + peers[i], "RELAY_PEERS=" + strings.Join(peers, ","), "RELAY_DRAIN=1s",
 		}, p.relayEnv...), "relay"))
-		w.nodes[i].says("relay listens")
+		w.nodes[i].Says("relay listens")
 	}
 	if p.front != nil {
 		p.front(w)
@@ -91,7 +93,7 @@ func newWorld(t *testing.T, p plan) *world {
 		"AGENT_TARGETS=echo,blob=tcp:" + serveBlobs(t) + ",ssh=tcp:" + w.startSSH(), "SSL_CERT_FILE=" + p.caFile,
 	}
 	w.agent = launch(t, agentEnv, "deviceagent")
-	w.agent.says("listening for signals of the hub")
+	w.agent.Says("listening for signals of the hub")
 	return w
 }
 
@@ -125,7 +127,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PidFile none
 `, port, w.at("host_key"), w.at("user_key"))))
-	sshd.says("Server listening on 127.0.0.1")
+	sshd.Says("Server listening on 127.0.0.1")
 	public, err := os.ReadFile(w.at("host_key.pub"))
 	if err != nil {
 		t.Fatal(err)
@@ -146,19 +148,19 @@ Host *
 }
 
 // tunnel starts bridge tunnel, and returns it and the local address of each target.
-func (w *world) tunnel(targets ...string) (*process, map[string]string) {
+func (w *world) tunnel(targets ...string) (*processtest.Process, map[string]string) {
 	w.t.Helper()
 	p := launch(w.t, w.user, "bridge", append([]string{"tunnel", "--json", deviceID}, targets...)...)
-	p.says(`"event":"up"`)
+	p.Event("up", 1)
 	local := map[string]string{}
-	for _, e := range p.events("listening") {
-		local[fmt.Sprint(e["target"])] = fmt.Sprint(e["local"])
+	for _, e := range p.Events("listening") {
+		local[e.Text("target")] = e.Text("local")
 	}
 	return p, local
 }
 
 // session is ssh to the device through a local port: a shell that says back what it reads.
-func (w *world) session(local string) *process {
+func (w *world) session(local string) *processtest.Process {
 	w.t.Helper()
 	me, err := user.Current()
 	if err != nil {
@@ -166,20 +168,20 @@ func (w *world) session(local string) *process {
 	}
 	host, port, _ := net.SplitHostPort(local)
 	p := launch(w.t, nil, "ssh", "-F", w.sshCfg, "-p", port, me.Username+"@"+host, "while read line; do echo device has $line; done")
-	p.write("hello\n")
-	p.says("device has hello")
+	p.Write("hello\n")
+	p.Says("device has hello")
 	return p
 }
 
 // idle has the session say nothing for a while, and then something.
-func (w *world) idle(s *process, d time.Duration) {
+func (w *world) idle(s *processtest.Process, d time.Duration) {
 	w.t.Helper()
 	select {
-	case <-s.done:
+	case <-s.Done():
 	case <-time.After(d): // which is what is tested
 	}
-	s.write("still-there\n")
-	s.says("device has still-there")
+	s.Write("still-there\n")
+	s.Says("device has still-there")
 }
 
 // ready waits until the relay answers through whatever is in front of it.
