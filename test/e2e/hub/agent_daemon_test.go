@@ -12,57 +12,25 @@ import (
 	"time"
 
 	"websocketbridge/test/emulator"
-	"websocketbridge/test/testlog"
+	"websocketbridge/test/process/processtest"
 )
 
-// agentDaemon is the command deviceagent, as its owner runs it.
-type agentDaemon struct {
-	l     *agentLab
-	cmd   *exec.Cmd
-	log   *testlog.Buffer
-	ended chan struct{}
-	err   error // when ended is closed
-}
-
-// daemon starts program with env and nothing else of AGENT_*, and waits until it
-// says text.
-func (l *agentLab) daemon(program string, text string, env ...string) *agentDaemon {
+// daemon starts program, the command deviceagent as its owner runs it, with env and
+// nothing else of AGENT_*, and waits until it says text.
+func (l *agentLab) daemon(program string, text string, env ...string) *processtest.Process {
 	l.Helper()
-	d := &agentDaemon{l: l, cmd: exec.Command(program), log: &testlog.Buffer{}, ended: make(chan struct{})}
-	d.cmd.Env = append([]string{"AGENT_RELAY_HOSTS=127.0.0.1", "AGENT_TARGETS=echo"}, env...)
-	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	if err := d.cmd.Start(); err != nil {
-		l.Fatal(err)
-	}
-	go func() {
-		defer close(d.ended)
-		d.err = d.cmd.Wait()
-	}()
+	cmd := exec.Command(program)
+	cmd.Env = append([]string{"AGENT_RELAY_HOSTS=127.0.0.1", "AGENT_TARGETS=echo"}, env...)
+	p := processtest.Start(l, cmd, processtest.Config{Name: "daemon", Patience: agentPatience})
 	l.Cleanup(func() {
-		d.cmd.Process.Kill()
-		<-d.ended
-		if l.Failed() {
-			l.Logf("the daemon's log:\n%s", d.log)
-		}
 		for _, secret := range []string{agentKey, "sig=", "pass%", "bridgeToken"} {
-			if strings.Contains(d.log.String(), secret) {
+			if strings.Contains(p.String(), secret) {
 				l.Errorf("%s is in the daemon's log", secret)
 			}
 		}
 	})
-	l.wait("the daemon says "+text, func() bool { return strings.Contains(d.log.String(), text) })
-	return d
-}
-
-// exits waits for the end.
-func (d *agentDaemon) exits() error {
-	d.l.Helper()
-	select {
-	case <-d.ended:
-	case <-time.After(agentPatience):
-		d.l.Fatal("the daemon runs on")
-	}
-	return d.err
+	p.Says(text)
+	return p
 }
 
 // The daemon with what its owner has: a connection string or a certificate in files,
@@ -70,10 +38,7 @@ func (d *agentDaemon) exits() error {
 func TestAgentDaemon(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	program := filepath.Join(dir, "deviceagent")
-	if out, err := exec.Command("go", "build", "-o", program, "websocketbridge/deviceagent/cmd/deviceagent").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := build(t, "deviceagent/cmd/deviceagent")
 	cert, print := agentCert(t, time.Now().Add(time.Hour))
 	l := newAgentLab(t, emulator.Config{HostName: "hub.example", Devices: []emulator.Device{
 		{ID: agentDevice, PrimaryKey: agentKey, Modules: []emulator.Module{{ID: agentModule, Thumbprints: []string{print}}}},
@@ -120,25 +85,15 @@ func TestAgentDaemon(t *testing.T) {
 			if got := int(proxy.tunnels.Load()); got != i+1 {
 				t.Errorf("%d tunnels", got)
 			}
-			if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			if err := d.exits(); err != nil {
-				t.Errorf("ended with %v", err)
-			}
-			if !strings.Contains(d.log.String(), "agent stopped") {
-				t.Error("it does not say that it stopped")
-			}
+			d.Signal(syscall.SIGTERM)
+			d.Exits(0)
+			d.Says("agent stopped")
 		})
 	}
 	t.Run("taken over", func(t *testing.T) {
 		l.rival()
 		d := l.daemon(program, "took over this device's identity", device...)
-		if err := d.exits(); d.cmd.ProcessState.ExitCode() != 3 {
-			t.Errorf("ended with %v", err)
-		}
-		if !strings.Contains(d.log.String(), "deviceagent: hub: pump-7: another connection took over this device's identity: 3 connections within 5m0s") {
-			t.Error("it does not say why")
-		}
+		d.Exits(3)
+		d.Says("deviceagent: hub: pump-7: another connection took over this device's identity: 3 connections within 5m0s")
 	})
 }

@@ -1,20 +1,16 @@
 package hub_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"websocketbridge/deviceagent"
 	"websocketbridge/deviceagent/hub"
@@ -22,99 +18,43 @@ import (
 	"websocketbridge/relay/wire"
 	"websocketbridge/test/emulator"
 	"websocketbridge/test/netfault"
+	"websocketbridge/test/process"
+	"websocketbridge/test/process/processtest"
+	"websocketbridge/test/testlog"
 )
 
-// buildRelay builds the program once.
-var buildRelay = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "relay")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-o", dir, "./relay/cmd/relay")
-	cmd.Dir = filepath.Join("..", "..", "..")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, out)
-	}
-	return os.ReadFile(filepath.Join(dir, "relay"))
-})
-
-// relayLog is what a relay has printed so far.
-type relayLog struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *relayLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *relayLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *relayLog) wait(t *testing.T, re string) []string {
+// build builds a program, and returns its path.
+func build(t *testing.T, program string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), townPatience)
-	defer cancel()
-	for ctx.Err() == nil {
-		if m := regexp.MustCompile(re).FindStringSubmatch(l.String()); m != nil {
-			return m
-		}
-		tick(ctx)
+	dir := t.TempDir()
+	if err := process.Build(t.Context(), dir, "websocketbridge/"+program); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("no %q in the log:\n%s", re, l)
-	return nil
+	return filepath.Join(dir, path.Base(program))
 }
 
 // relayProcess runs the program with a hub's settings until the test ends, and returns
 // its URL. No secret may be in what it prints.
-func (r *methodRig) relayProcess(t *testing.T, env ...string) (url string, log *relayLog) {
+func (r *methodRig) relayProcess(t *testing.T, program string, env ...string) (url string, log *testlog.Buffer) {
 	t.Helper()
-	program, err := buildRelay()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	files := map[string][]byte{"relay": program, "ca.pem": r.hub.CAPEM(), "hub": []byte(r.hub.ServiceConnectionString("service") + "\n")}
-	for name, b := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o700); err != nil {
+	for name, b := range map[string][]byte{"ca.pem": r.hub.CAPEM(), "hub": []byte(r.hub.ServiceConnectionString("service") + "\n")} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	log = new(relayLog)
-	cmd := exec.Command(filepath.Join(dir, "relay"))
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd := exec.Command(program)
 	cmd.Env = append(env, "RELAY_LISTEN=127.0.0.1:0", "RELAY_ADMIN_LISTEN=", "RELAY_AUTH=none", "RELAY_PLAIN=true", "RELAY_LOG_LEVEL=debug",
 		"RELAY_HUB_CONNECTION_STRING_FILE="+filepath.Join(dir, "hub"), "RELAY_HUB_CA_FILE="+filepath.Join(dir, "ca.pem"))
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	p := processtest.Start(t, cmd, processtest.Config{Patience: townPatience})
 	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("the relay: %v", err)
-			}
-		case <-time.After(townPatience):
-			cmd.Process.Kill()
-			t.Error("the relay does not stop")
-		}
-		if m := regexp.MustCompile(`SharedAccess\w*|bridgeToken|sig=`).FindString(log.String()); m != "" {
+		if m := regexp.MustCompile(`SharedAccess\w*|bridgeToken|sig=`).FindString(p.String()); m != "" {
 			t.Errorf("%s is in the log", m)
 		}
-		if t.Failed() {
-			t.Logf("the relay said:\n%s", log)
-		}
 	})
-	return log.wait(t, `msg="relay listens".* url=(\S+) signaler=\w+ hub=\S+`)[1], log
+	p.Lasts(p.Terminate)
+	log = &p.Out.Buffer
+	return log.Wait(t, townPatience, `msg="relay listens".* url=(\S+) signaler=\w+ hub=\S+`)[1], log
 }
 
 // bridgeAgent runs an agent with the target echo.
@@ -157,6 +97,7 @@ func TestRelayProcess(t *testing.T) {
 	}})
 	r.bridgeAgent(t, "pump-7", "")
 	r.bridgeAgent(t, "pump-8", "bridge")
+	program := build(t, "relay/cmd/relay")
 	amqp, https := "RELAY_HUB_AMQP_ADDR="+r.hub.AMQPAddr(), "RELAY_HUB_HTTPS_ADDR="+r.hub.HTTPSAddr()
 	for _, tt := range []struct {
 		name   string
@@ -173,7 +114,7 @@ func TestRelayProcess(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			via, _, _ := strings.Cut(tt.name, " ")
-			url, log := r.relayProcess(t, append(tt.env, "RELAY_SIGNALER="+via, "RELAY_DIAL_BACK=5s")...)
+			url, log := r.relayProcess(t, program, append(tt.env, "RELAY_SIGNALER="+via, "RELAY_DIAL_BACK=5s")...)
 			ctx, cancel := context.WithTimeout(t.Context(), townPatience)
 			defer cancel()
 			s, err := client.Dial(ctx, client.Config{URL: url}, client.Request{Device: tt.device, Targets: []string{"echo"}})
@@ -182,7 +123,7 @@ func TestRelayProcess(t *testing.T) {
 			}
 			s.Close()
 			if slices.Contains(tt.env, "RELAY_HUB_FEEDBACK=true") {
-				log.wait(t, `msg=feedback bridge=\S+ device=pump-7 status=Success`)
+				log.Wait(t, townPatience, `msg=feedback bridge=\S+ device=pump-7 status=Success`)
 			}
 			for device, want := range map[string]wire.Code{"off": tt.off, "none": wire.DeviceNotFound} {
 				_, err := client.Dial(ctx, client.Config{URL: url}, client.Request{Device: device, Targets: []string{"echo"}})

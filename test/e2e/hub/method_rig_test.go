@@ -229,13 +229,3 @@ func aSignal(device string) *signaler.Signal {
 }
 
 func acceptAll(context.Context, signaler.Delivery) *signaler.Refusal { return nil }
-
-// tick is the pause between two looks at a state.
-func tick(ctx context.Context) {
-	t := time.NewTimer(2 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
