@@ -8,51 +8,23 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"websocketbridge/test/testlog"
 )
 
-// process is the quickstart as a newcomer starts it.
+// process is the quickstart as a newcomer starts it, or a command that it prints.
 type process struct {
-	cmd *exec.Cmd
-
-	mu   sync.Mutex // guards both
-	text strings.Builder
-	more chan struct{}
+	testlog.Buffer // of what it prints
+	cmd            *exec.Cmd
 }
 
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.more != nil {
-		close(p.more)
-		p.more = nil
-	}
-	return p.text.Write(b)
-}
-
-// wait returns the output once it matches.
-func (p *process) wait(t *testing.T, re string) string {
+// wait waits until the output matches, and returns the match and its groups.
+func (p *process) wait(t *testing.T, re string) []string {
 	t.Helper()
-	late := time.After(30 * time.Second)
-	for {
-		p.mu.Lock()
-		if p.more == nil {
-			p.more = make(chan struct{})
-		}
-		text, more := p.text.String(), p.more
-		p.mu.Unlock()
-		if regexp.MustCompile(re).MatchString(text) {
-			return text
-		}
-		select {
-		case <-more:
-		case <-late:
-			t.Fatalf("no %q in:\n%s", re, text)
-		}
-	}
+	return p.Wait(t, 30*time.Second, re)
 }
 
 // startProcess runs cmd in a process group of its own, which go run needs: it
@@ -84,8 +56,7 @@ func TestPrintedCommands(t *testing.T) {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), "QUICKSTART_MAIN=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	qs := startProcess(t, cmd)
-	text := qs.wait(t, `/bridges\n`)
-	_, text, _ = strings.Cut(text, "Now try it yourself")
+	text := qs.wait(t, `(?s)Now try it yourself(.*/bridges\n)`)[1]
 	exports := ""
 	met := 0
 	for _, m := range regexp.MustCompile(`(?m)^  (\w.*)$`).FindAllStringSubmatch(text, -1) {
@@ -102,8 +73,7 @@ func TestPrintedCommands(t *testing.T) {
 			curl(t, line, hello)
 		case strings.Contains(line, "tunnel"):
 			p := startProcess(t, shell(script))
-			out := p.wait(t, `127\.0\.0\.1:\d+ -> web`)
-			get(t, "http://"+regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(out))
+			get(t, "http://"+p.wait(t, `(127\.0\.0\.1:\d+) -> web`)[1])
 			syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT) // Ctrl-C reaches the whole group
 			p.cmd.Wait()
 		case strings.HasSuffix(line, "stdio pump-7 echo"):
@@ -123,7 +93,7 @@ func TestPrintedCommands(t *testing.T) {
 	if err := qs.cmd.Wait(); err != nil {
 		t.Errorf("Ctrl-C: %v", err)
 	}
-	if out := qs.text.String(); strings.Contains(out, "quickstart:") || strings.Contains(out, "DATA RACE") {
+	if out := qs.String(); strings.Contains(out, "quickstart:") || strings.Contains(out, "DATA RACE") {
 		t.Errorf("at the end:\n%s", out)
 	}
 }

@@ -7,10 +7,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"websocketbridge/test/testlog"
 )
 
 const patience = 60 * time.Second // go install and go run compile
@@ -120,31 +121,9 @@ func (m *machine) follow(all []block, ssh func(b block)) {
 
 // terminal is a shell with a command in it.
 type terminal struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
-
-	mu   sync.Mutex // guards both
-	text strings.Builder
-	more chan struct{}
-}
-
-func (o *terminal) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.more != nil {
-		close(o.more)
-		o.more = nil
-	}
-	return o.text.Write(p)
-}
-
-func (o *terminal) now() (string, <-chan struct{}) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.more == nil {
-		o.more = make(chan struct{})
-	}
-	return o.text.String(), o.more
+	testlog.Buffer // of what it prints
+	cmd            *exec.Cmd
+	ended          chan struct{}
 }
 
 // open starts a shell in a process group of its own: what it has started ends
@@ -176,7 +155,7 @@ func (m *machine) run(b block, script string) {
 		<-o.ended
 		m.t.Errorf("%v: it does not end", b)
 	}
-	text, _ := o.now()
+	text := o.String()
 	if code := o.cmd.ProcessState.ExitCode(); code != 0 {
 		m.t.Errorf("%v: exit code %d:\n%s\n%s", b, code, script, text)
 	}
@@ -197,7 +176,8 @@ func (m *machine) start(b block, script string) {
 	re := regexp.MustCompile(m.replace.Replace(b.args[0]))
 	late := time.After(patience)
 	for ended := false; ; {
-		text, more := o.now()
+		more := o.More() // before the look: nothing is missed between the two
+		text := o.String()
 		if re.MatchString(text) {
 			return
 		}
@@ -228,8 +208,7 @@ func (m *machine) stop() {
 		case <-time.After(patience):
 			syscall.Kill(-o.cmd.Process.Pid, syscall.SIGKILL)
 			<-o.ended
-			text, _ := o.now()
-			m.t.Errorf("Ctrl-C does not end it:\n%s", text)
+			m.t.Errorf("Ctrl-C does not end it:\n%s", o)
 		}
 	}
 }

@@ -41,6 +41,13 @@ func (l *Buffer) String() string {
 	return l.b.String()
 }
 
+// Reset forgets all of it.
+func (l *Buffer) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 // More is closed when something is written after this call.
 func (l *Buffer) More() <-chan struct{} {
 	l.mu.Lock()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/pem"
@@ -10,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +21,7 @@ import (
 	"websocketbridge/relay/token"
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/testlog"
 )
 
 const patience = 20 * time.Second
@@ -138,48 +139,9 @@ func (r *rig) dial(targets ...string) (*client.Session, error) {
 }
 
 // logged is a log that can be waited for.
-type logged struct {
-	mu   sync.Mutex // guards both
-	text bytes.Buffer
-	more chan struct{}
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.more != nil {
-		close(l.more)
-		l.more = nil
-	}
-	return l.text.Write(p)
-}
-
-func (l *logged) now() (string, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.more == nil {
-		l.more = make(chan struct{})
-	}
-	return l.text.String(), l.more
-}
-
-func (l *logged) String() string {
-	text, _ := l.now()
-	return text
-}
+type logged struct{ testlog.Buffer }
 
 func (l *logged) wait(t *testing.T, want string) {
 	t.Helper()
-	late := time.After(patience)
-	for {
-		text, more := l.now()
-		if strings.Contains(text, want) {
-			return
-		}
-		select {
-		case <-more:
-		case <-late:
-			t.Fatalf("no %q in the log:\n%s", want, text)
-		}
-	}
+	l.Wait(t, patience, regexp.QuoteMeta(want))
 }

@@ -11,11 +11,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"websocketbridge/test/testlog"
 )
 
 var discard = log.New(io.Discard, "", 0)
@@ -23,40 +24,8 @@ var discard = log.New(io.Discard, "", 0)
 // process is bridge in the background.
 type process struct {
 	cmd      *exec.Cmd
-	out, err output
+	out, err testlog.Buffer
 	done     chan struct{}
-}
-
-// output is what a process has written so far.
-type output struct {
-	mu      sync.Mutex // guards both
-	buf     bytes.Buffer
-	changed chan struct{} // closed and replaced when more comes
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.buf.Write(p)
-	if o.changed != nil {
-		close(o.changed)
-		o.changed = nil
-	}
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	text, _ := o.now()
-	return text
-}
-
-func (o *output) now() (string, <-chan struct{}) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.changed == nil {
-		o.changed = make(chan struct{})
-	}
-	return o.buf.String(), o.changed
 }
 
 func (l *lab) startProcess(ts *testscript.TestScript, args []string) {
@@ -96,11 +65,12 @@ func (l *lab) process(ts *testscript.TestScript, name string) *process {
 // expect waits until an output matches.
 func (l *lab) expect(ts *testscript.TestScript, args []string) {
 	p := l.process(ts, args[0])
-	o := map[string]*output{"stdout": &p.out, "stderr": &p.err}[args[1]]
+	o := map[string]*testlog.Buffer{"stdout": &p.out, "stderr": &p.err}[args[1]]
 	re := regexp.MustCompile("(?m)" + args[2])
 	timeout := time.After(patience)
 	for ended := false; ; {
-		text, changed := o.now()
+		more := o.More() // before the look: nothing is missed between the two
+		text := o.String()
 		if m := re.FindStringSubmatch(text); m != nil {
 			if len(args) > 3 {
 				ts.Setenv(args[3], m[1])
@@ -111,7 +81,7 @@ func (l *lab) expect(ts *testscript.TestScript, args []string) {
 			ts.Fatalf("%s ended; %s:\n%s", args[0], args[1], text)
 		}
 		select {
-		case <-changed:
+		case <-more:
 		case <-p.done:
 			ended = true
 		case <-timeout:

@@ -29,18 +29,6 @@ import (
 	"websocketbridge/signaler/sas"
 )
 
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *lines) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Reset()
-}
-
 // A key that is taken out is refused at once, and its open bridge lives.
 func TestReplaceAPIKeys(t *testing.T) {
 	r := start(t, map[string]string{"RELAY_PLAIN": "true", "RELAY_RELOAD": "10ms"})
@@ -224,7 +212,7 @@ func TestGarbage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.log.reset()
+		r.log.Reset()
 		put(t, path, garbage+"\n"+garbage)
 		r.log.wait(t, `level=ERROR msg="not reloaded; what was in force stays" setting="?`+setting)
 		s, err := r.dial()

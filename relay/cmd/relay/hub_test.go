@@ -148,8 +148,8 @@ func hubRelay(t *testing.T, env map[string]string) (url string, log *lines) {
 			t.Error(err)
 		}
 		for _, secret := range []string{hubKey, "SharedAccessSignature", "bridgeToken"} {
-			if strings.Contains(log.text.String(), secret) {
-				t.Errorf("%s is in the log:\n%s", secret, log.text.String())
+			if strings.Contains(log.String(), secret) {
+				t.Errorf("%s is in the log:\n%s", secret, log.String())
 			}
 		}
 	})

@@ -95,7 +95,7 @@ func TestServeWithoutCollector(t *testing.T) {
 	}
 	r.wait()
 	r.log.wait(t, `msg="(the last )?traces are lost" reason=`)
-	if strings.Contains(r.log.text.String(), "hunter2") {
+	if strings.Contains(r.log.String(), "hunter2") {
 		t.Error("a secret is told")
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,6 +28,7 @@ import (
 	"websocketbridge/relay/ws"
 	"websocketbridge/signaler"
 	"websocketbridge/signaler/fake"
+	"websocketbridge/test/testlog"
 )
 
 const patience = 20 * time.Second
@@ -54,41 +54,11 @@ type relayRun struct {
 }
 
 // lines is a log that can be waited for.
-type lines struct {
-	mu   sync.Mutex // guards both
-	text bytes.Buffer
-	more chan struct{}
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.more != nil {
-		close(l.more)
-		l.more = nil
-	}
-	return l.text.Write(p)
-}
+type lines struct{ testlog.Buffer }
 
 func (l *lines) wait(t *testing.T, re string) []string {
 	t.Helper()
-	late := time.After(patience)
-	for {
-		l.mu.Lock()
-		if l.more == nil {
-			l.more = make(chan struct{})
-		}
-		text, more := l.text.String(), l.more
-		l.mu.Unlock()
-		if m := regexp.MustCompile(re).FindStringSubmatch(text); m != nil {
-			return m
-		}
-		select {
-		case <-more:
-		case <-late:
-			t.Fatalf("no %q in the log:\n%s", re, text)
-		}
-	}
+	return l.Wait(t, patience, re)
 }
 
 // start runs the command on free ports until the test ends.
@@ -266,8 +236,8 @@ func TestServeTLS(t *testing.T) {
 	r.echo(s) // the open one lives on
 	s.Close()
 	r.wait()
-	if secret := regexp.MustCompile(`bridgeToken|wsb_`); secret.MatchString(r.log.text.String()) {
-		t.Errorf("a secret is in the log:\n%s", r.log.text.String())
+	if secret := regexp.MustCompile(`bridgeToken|wsb_`); secret.MatchString(r.log.String()) {
+		t.Errorf("a secret is in the log:\n%s", r.log.String())
 	}
 }
 
