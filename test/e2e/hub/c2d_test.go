@@ -420,6 +420,7 @@ func TestC2DLinkRefused(t *testing.T) {
 func TestC2DUntrusted(t *testing.T) {
 	t.Parallel()
 	l := newC2DLab(t, emulator.Config{}, func(_ *c2dLab, c *c2d.Config) { c.TLS, c.ConnectWait = nil, time.Second })
+	l.wait("a failure", func() bool { _, _, err := l.s.State(); return err != nil })
 	err := l.signal("pump-7", "b")
 	if !errors.Is(err, signaler.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v", err)
@@ -430,17 +431,19 @@ func TestC2DUntrusted(t *testing.T) {
 func TestC2DProxy(t *testing.T) {
 	t.Parallel()
 	addr, used := c2dProxy(t, "relay", "s3cret")
-	through := func(user *url.Userinfo) func(*c2dLab, *c2d.Config) {
+	through := func(user *url.Userinfo, wait time.Duration) func(*c2dLab, *c2d.Config) {
 		return func(l *c2dLab, c *c2d.Config) {
-			c.WebSocket, c.Addr, c.ConnectWait = true, l.hub.HTTPSAddr(), time.Second
+			c.WebSocket, c.Addr, c.ConnectWait = true, l.hub.HTTPSAddr(), wait
 			c.Proxy = func(*http.Request) (*url.URL, error) { return &url.URL{Scheme: "http", Host: addr, User: user}, nil }
 		}
 	}
-	newC2DLab(t, emulator.Config{}, through(url.UserPassword("relay", "s3cret"))).must("pump-7", "b")
+	newC2DLab(t, emulator.Config{}, through(url.UserPassword("relay", "s3cret"), c2dPatience)).must("pump-7", "b")
 	if used() != 1 {
 		t.Errorf("the proxy was used %d times", used())
 	}
-	err := newC2DLab(t, emulator.Config{}, through(url.UserPassword("relay", "wr0ng"))).signal("pump-7", "b")
+	l := newC2DLab(t, emulator.Config{}, through(url.UserPassword("relay", "wr0ng"), time.Second))
+	l.wait("a failure", func() bool { _, _, err := l.s.State(); return err != nil })
+	err := l.signal("pump-7", "b")
 	if !errors.Is(err, signaler.ErrUnavailable) || !strings.Contains(err.Error(), "407") || strings.Contains(err.Error(), "wr0ng") {
 		t.Errorf("got %v", err)
 	}
