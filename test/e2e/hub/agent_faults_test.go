@@ -94,7 +94,9 @@ func TestAgentFaults(t *testing.T) {
 		first  bool          // the losses come before the signals
 	}{
 		{name: "none"},
-		{name: "every other PUBLISH is cut in the middle", faults: emulator.MQTTFaults{Cut: &emulator.Trigger{Every: 2}}, hub: emulator.Config{MessageLock: time.Second}, losses: 3},
+		// Not every other one: of two messages of which the first is acknowledged too late, the
+		// second would be cut on each connection for ever.
+		{name: "every third PUBLISH is cut in the middle", faults: emulator.MQTTFaults{Cut: &emulator.Trigger{Every: 3}}, hub: emulator.Config{MessageLock: time.Second}, losses: 3},
 		{name: "half-open", faults: emulator.MQTTFaults{HalfOpen: &emulator.Trigger{Times: 2}}, keep: 2 * time.Second},
 		{name: "slow PUBACK", faults: emulator.MQTTFaults{PubAckDelay: emulator.Duration(3 * time.Second), MethodQoS: 1}},
 		{name: "no PUBACK", faults: emulator.MQTTFaults{PubAckMute: always, MethodQoS: 1}},
