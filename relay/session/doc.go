@@ -118,7 +118,7 @@
 // above all before; anything before OPENED by the answering side; an OPENED
 // that is the second, comes from the opener or promises less than EarlyWindow;
 // DATA that is empty, after FIN or beyond the window; WINDOW of 0 or beyond
-// 2^31-1; RECLAIM of 0 or before OPENED; RETURN of more than RECLAIM asked for or than may be
+// 2^31-1; RECLAIM of 0, before OPENED or before the RETURN of the last one; RETURN of more than RECLAIM asked for or than may be
 // sent, or without it; a second FIN or STOP; a PONG without its PING; 4096 refused OPENs whose
 // answers are not read. Each ends the session: GOAWAY "protocol", ErrProtocol.
 //

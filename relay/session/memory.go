@@ -157,13 +157,15 @@ func (s *Session) windowLasts() time.Duration {
 func (st *Stream) onReclaim(n uint32) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if !st.open {
+	switch {
+	case !st.open:
 		return violation("RECLAIM on stream %d before OPENED", st.id)
+	case st.returnDue:
+		return violation("RECLAIM on stream %d before the RETURN of the last one", st.id)
 	}
 	back := min(int64(n), st.sendCredit)
 	st.sendCredit -= back
-	st.returning += uint32(back)
-	st.returnDue = true
+	st.returnDue, st.returning = true, uint32(back)
 	st.enqueue()
 	return nil
 }

@@ -8,17 +8,27 @@ import (
 	"time"
 )
 
+// opens opens a stream, which the session accepts.
+func (p *rawPeer) opens(s *Session, id uint32) *Stream {
+	p.t.Helper()
+	p.send(opening(id))
+	in, err := s.Accept(context.Background())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	st, err := in.Accept()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return st
+}
+
 // What a side is asked for it returns, as far as it has not sent it; it then waits for a
 // WINDOW, also where it had its turn already.
 func TestReclaimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, s, ran := newRawPeer(t, Config{InitialWindow: 64 << 10})
-		p.send(opening(1))
-		in, _ := s.Accept(context.Background())
-		st, err := in.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		st := p.opens(s, 1)
 		st.Write(make([]byte, 24))
 		p.want(appendCredit(nil, typeOpened, 1, 64<<10), data(1, 24))
 		p.send(appendCredit(nil, typeReclaim, 1, 1000))
@@ -61,9 +71,7 @@ func TestReclaim(t *testing.T) {
 				p, s, ran := newRawPeer(t, cfg)
 				var streams [2]*Stream
 				for i := range streams {
-					p.send(opening(uint32(1 + 2*i)))
-					in, _ := s.Accept(context.Background())
-					streams[i], _ = in.Accept()
+					streams[i] = p.opens(s, uint32(1+2*i))
 				}
 				// fill sends a first window and reads it at once: the stream wants another.
 				fill := func(i int) {
@@ -125,9 +133,7 @@ func TestReclaim(t *testing.T) {
 func TestReturnGivesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, s, ran := newRawPeer(t, Config{InitialWindow: 64 << 10})
-		p.send(opening(1))
-		in, _ := s.Accept(context.Background())
-		st, _ := in.Accept()
+		st := p.opens(s, 1)
 		st.mu.Lock()
 		st.window, st.recvCredit, st.asked = 256<<10, 256<<10, 192<<10 // as if it had grown
 		s.grow(192 << 10)
@@ -143,5 +149,20 @@ func TestReturnGivesBack(t *testing.T) {
 		}
 		s.Close()
 		<-ran
+	})
+}
+
+// A side that asks again before it was answered is cut off: the answers would add up.
+func TestReclaimTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s, ran := newRawPeer(t, Config{})
+		st := p.opens(s, 1)
+		s.writeLock.lock() // no answer goes out
+		p.send(appendCredit(nil, typeReclaim, 1, 1), appendCredit(nil, typeReclaim, 1, 1))
+		s.writeLock.unlock()
+		if err := <-ran; !errors.Is(err, ErrProtocol) {
+			t.Errorf("got %v", err)
+		}
+		st.Close()
 	})
 }

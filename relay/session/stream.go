@@ -263,7 +263,7 @@ func (st *Stream) appendControl(b []byte) []byte {
 	if st.returnDue && !st.finSent {
 		b = appendCredit(b, typeReturn, st.id, st.returning)
 	}
-	st.returnDue, st.returning = false, 0
+	st.returnDue = false
 	if st.stopDue {
 		st.stopDue = false
 		b = appendHeader(b, typeStop, 0, st.id)
