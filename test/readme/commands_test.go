@@ -44,16 +44,18 @@ var ports = []struct{ doc, env, form string }{
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	m := &machine{t: t, home: t.TempDir()}
-	bin := filepath.Join(m.home, "bin")
+	bin, others := filepath.Join(m.home, "bin"), filepath.Join(m.home, "others")
+	m.decoys(others)
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
 		ours := strings.HasPrefix(name, "RELAY_") || strings.HasPrefix(name, "AGENT_") || strings.HasPrefix(name, "BRIDGE_")
-		if !ours && name != "HOME" && name != "PATH" && name != "GOBIN" && !strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
+		if !ours && name != "HOME" && name != "PATH" && name != "GOBIN" && name != "GOPATH" && !strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
 			m.env = append(m.env, e)
 		}
 	}
-	m.env = append(m.env, "HOME="+m.home, "GOBIN="+bin, "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOFLAGS"} { // some are found by HOME
+	m.env = append(m.env, "HOME="+m.home, "GOPATH="+filepath.Join(m.home, "go"),
+		"PATH="+strings.Join([]string{bin, others, os.Getenv("PATH")}, string(filepath.ListSeparator)))
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPROXY", "GOFLAGS"} { // some are found by HOME
 		out, err := exec.Command("go", "env", name).Output()
 		if err != nil {
 			t.Fatal(err)
@@ -80,6 +82,20 @@ func newMachine(t *testing.T) *machine {
 	m.replace = strings.NewReplacer(pairs...)
 	t.Cleanup(m.stop)
 	return m
+}
+
+// decoys are other programs with the names of ours, as iproute2 has a bridge: what the
+// README says of PATH has to prefer ours.
+func (m *machine) decoys(dir string) {
+	m.t.Helper()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, name := range []string{"relay", "deviceagent", "bridge", "emulator"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho another program of this name\nexit 1\n"), 0o700); err != nil {
+			m.t.Fatal(err)
+		}
+	}
 }
 
 // freePort is addr, or another one if that is taken.
@@ -147,6 +163,16 @@ func (m *machine) open(script string) *terminal {
 
 func (m *machine) run(b block, script string) {
 	m.t.Helper()
+	if strings.Contains(script, "export PATH=") { // for all terminals: whoever means it has it in a profile
+		script += `printf %s "$PATH" >"$HOME/path"`
+		defer func() {
+			path, err := os.ReadFile(filepath.Join(m.home, "path"))
+			if err != nil {
+				m.t.Error(err)
+			}
+			m.env = append(m.env, "PATH="+string(path))
+		}()
+	}
 	o := m.open(script)
 	select {
 	case <-o.ended:
